@@ -1,1 +1,6 @@
+//! Keeps the vector embeddings of recommendations fresh without ever making a user wait for a model.
 
+pub mod broker;
+pub mod config;
+pub mod domain;
+pub mod embedder;

@@ -1,0 +1,140 @@
+//! The broker room: what the relay and the worker ask of a message broker, and who answers.
+//!
+//! A message is a hint (an id and a version, see [`crate::domain::task`]); the ledger is the truth. So a
+//! broker may deliver twice, but what it has taken over with `Ok` it must not drop, and what it delivered
+//! comes back unless it was acked.
+
+pub mod embedded;
+pub mod topology;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::domain::priority::Priority;
+
+/// What travels: RabbitMQ's properties and headers, and the body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// `message_id`: the task's key and version.
+    pub id: String,
+    pub body: Vec<u8>,
+    /// Header `mapx-attempt`: how many attempts have failed so far.
+    pub attempt: u32,
+    /// When a relay first handed it over; a retry keeps it.
+    pub published_at: DateTime<Utc>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Route {
+    /// To the end of a lane.
+    Lane(Priority),
+    /// Into a retry rung; after its delay the message is at the end of its lane. The delay is rounded up to
+    /// the next rung of the ladder.
+    Retry { lane: Priority, delay: Duration },
+    /// To the dead letters.
+    Dead { lane: Priority, reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    pub route: Route,
+    pub message: Message,
+}
+
+/// The broker did not take a message over; whether it has it all the same is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("the broker refused the message: {0}")]
+    Refused(String),
+    #[error("the broker did not confirm: {0}")]
+    Unconfirmed(String),
+}
+
+/// The broker can't be asked at the moment: subscribe again, with back-off.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker is not available: {0}")]
+pub struct Unavailable(pub String);
+
+/// How many messages wait where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Depths {
+    /// Ready in each lane, by [`Priority::rank`]; without those in a consumer's hands.
+    pub ready: [u64; 3],
+    /// Delivered and not yet acked, by lane, as far as this process knows.
+    pub unacked: [u64; 3],
+    /// In the retry rungs.
+    pub retrying: u64,
+    pub dead: u64,
+}
+
+/// A message that was given up, by a worker or by the broker itself (delivery limit).
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    pub message: Message,
+    pub lane: Priority,
+    pub reason: String,
+    pub at: DateTime<Utc>,
+}
+
+/// Whether what the broker holds survives the end of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// No: at boot every published task must be published again.
+    Process,
+    /// Yes.
+    Disk,
+}
+
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Hands messages over, pipelined; one answer a message, in order. `Ok` only once the broker is
+    /// responsible for it.
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>>;
+
+    /// Subscribes to all three lanes with at most `prefetch` unacked deliveries in total a consumer, and
+    /// at least one.
+    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
+
+    async fn depths(&self) -> Result<Depths, Unavailable>;
+
+    /// The newest dead letters, newest first, without taking them away.
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Unavailable>;
+
+    fn durability(&self) -> Durability;
+}
+
+/// A subscription. Dropping it ends it; deliveries that are still held come back when they are dropped.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Waits until there is something and the prefetch allows it, then takes what is there, at most `max`,
+    /// in weighted rounds over the lanes. Cancelling the future loses nothing.
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Unavailable>;
+}
+
+/// A message in a worker's hands. Dropped without [`Delivery::ack`], it goes back to its lane.
+pub struct Delivery {
+    pub message: Message,
+    pub lane: Priority,
+    /// True when it has been delivered before.
+    pub redelivered: bool,
+    receipt: Box<dyn Receipt>,
+}
+
+impl Delivery {
+    pub fn new(message: Message, lane: Priority, redelivered: bool, receipt: Box<dyn Receipt>) -> Self {
+        Self { message, lane, redelivered, receipt }
+    }
+
+    /// Done with it: the broker forgets it. Fire and forget, as a lost ack only means a second delivery.
+    pub fn ack(self) {
+        self.receipt.ack();
+    }
+}
+
+/// The broker's side of a delivery. Its `Drop` without an ack returns the message.
+pub trait Receipt: Send {
+    fn ack(self: Box<Self>);
+}

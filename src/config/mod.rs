@@ -1,0 +1,4 @@
+//! The settings: one struct a section.
+
+pub mod embedder;
+pub mod secret;

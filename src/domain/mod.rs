@@ -1,0 +1,13 @@
+//! What the service is about, without I/O and without async: everything else may use this room, and
+//! it uses none of ours.
+
+pub mod backoff;
+pub mod body;
+pub mod embedding;
+pub mod fusion;
+pub mod keywords;
+pub mod priority;
+pub mod recommendation;
+pub mod status;
+pub mod task;
+pub mod text;

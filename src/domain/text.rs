@@ -1,0 +1,204 @@
+//! The text that is embedded: how it is composed of a recommendation, hashed, and split when it is long.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::recommendation::ContentType;
+
+/// What of a recommendation, its place and its service goes into the text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    pub content_type: ContentType,
+    pub title: Option<String>,
+    pub description: String,
+    pub labels: Vec<String>,
+    pub rating: Option<i16>,
+    pub place_name: Option<String>,
+    pub place_address: Option<String>,
+    pub service_name: Option<String>,
+    pub service_type: Option<String>,
+    pub service_business_name: Option<String>,
+    pub content_data: Option<Map<String, Value>>,
+    pub metadata: Option<Map<String, Value>>,
+}
+
+impl Content {
+    /// The text as MapX composes it:
+    /// `Type: …. Title: …. Description: …. Tags: …. Rating: n/5. Place: …. Address: …. Service: …. By: ….
+    /// Details: k: v, …. Metadata: k: v, …`, absent parts left out, keys in alphabetical order, so that
+    /// equal content gives an equal text.
+    pub fn compose(&self) -> String {
+        let service = join(&[&self.service_type, &self.service_name]);
+        let parts = [
+            ("Type", Some(self.content_type.to_string())),
+            ("Title", self.title.clone()),
+            ("Description", Some(self.description.clone())),
+            ("Tags", (!self.labels.is_empty()).then(|| self.labels.join(", "))),
+            ("Rating", self.rating.map(|r| format!("{r}/5"))),
+            ("Place", self.place_name.clone()),
+            ("Address", self.place_address.clone()),
+            ("Service", service),
+            ("By", self.service_business_name.clone()),
+            ("Details", self.content_data.as_ref().and_then(pairs)),
+            ("Metadata", self.metadata.as_ref().and_then(pairs)),
+        ];
+        let mut text = String::new();
+        for (name, value) in parts {
+            let Some(value) = value.filter(|v| !v.trim().is_empty()) else { continue };
+            if !text.is_empty() {
+                text.push_str(". ");
+            }
+            text.push_str(name);
+            text.push_str(": ");
+            text.push_str(value.trim().trim_end_matches('.'));
+        }
+        text
+    }
+}
+
+fn join(words: &[&Option<String>]) -> Option<String> {
+    let present: Vec<&str> = words.iter().filter_map(|w| w.as_deref()).filter(|w| !w.trim().is_empty()).collect();
+    (!present.is_empty()).then(|| present.join(", "))
+}
+
+/// `k: v, k: v` in alphabetical order of the keys; nulls left out.
+fn pairs(map: &Map<String, Value>) -> Option<String> {
+    let mut entries: Vec<(&String, &Value)> = map.iter().filter(|(_, v)| !v.is_null()).collect();
+    entries.sort_by_key(|(key, _)| *key);
+    let text = entries.iter().map(|(k, v)| format!("{k}: {}", plain(v))).collect::<Vec<_>>().join(", ");
+    (!text.is_empty()).then_some(text)
+}
+
+/// A value in words: strings bare, lists and objects flattened in a stable order.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Object(map) => pairs(map).unwrap_or_default(),
+        other => other.to_string(),
+    }
+}
+
+/// The SHA-256 of a composed text in hex: equal hash and model mean that the vector is known already.
+pub fn content_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Splits `text` into parts of at most `max_bytes` bytes, at the last sentence end, else white space, else
+/// character boundary that fits. Nothing is left out but white space at the cuts.
+pub fn split(text: &str, max_bytes: usize) -> Vec<&str> {
+    // A character has up to four bytes; a smaller limit could never be met.
+    let max_bytes = max_bytes.max(4);
+    let mut parts = Vec::new();
+    let mut rest = text.trim();
+    while rest.len() > max_bytes {
+        let (part, tail) = rest.split_at(cut(rest, max_bytes));
+        parts.push(part.trim_end());
+        rest = tail.trim_start();
+    }
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// Where to cut `text`, which is longer than `max_bytes`: never 0.
+fn cut(text: &str, max_bytes: usize) -> usize {
+    let window = &text[..text.floor_char_boundary(max_bytes)];
+    // A sentence end in the first half would leave too short a part.
+    let sentence = window.rfind(". ").map(|at| at + 1).filter(|at| *at > window.len() / 2);
+    let space = || window.rfind(char::is_whitespace).filter(|at| *at > 0);
+    sentence.or_else(space).unwrap_or(window.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Option<Map<String, Value>> {
+        value.as_object().cloned()
+    }
+
+    fn content() -> Content {
+        Content {
+            content_type: ContentType::Place,
+            title: Some("Quiet corner".into()),
+            description: "Good light, no music.".into(),
+            labels: vec!["cafe".into(), "wifi".into()],
+            rating: Some(5),
+            place_name: Some("Almada".into()),
+            place_address: Some("Rua 1, Lisbon".into()),
+            service_name: None,
+            service_type: None,
+            service_business_name: None,
+            content_data: object(json!({"price": "3 €", "best": ["mon", "tue"], "none": null})),
+            metadata: object(json!({"b": {"y": 2, "x": 1}, "a": true})),
+        }
+    }
+
+    #[test]
+    fn the_text_is_composed_as_mapx_does() {
+        assert_eq!(
+            content().compose(),
+            "Type: place. Title: Quiet corner. Description: Good light, no music. Tags: cafe, wifi. Rating: 5/5. \
+             Place: Almada. Address: Rua 1, Lisbon. Details: best: mon tue, price: 3 €. \
+             Metadata: a: true, b: x: 1, y: 2"
+        );
+    }
+
+    #[test]
+    fn a_service_names_its_type_and_business() {
+        let service = Content {
+            content_type: ContentType::Service,
+            title: None,
+            labels: vec![],
+            rating: None,
+            place_name: None,
+            place_address: None,
+            service_name: Some("Ana".into()),
+            service_type: Some("plumber".into()),
+            service_business_name: Some("Ana & Sons".into()),
+            content_data: None,
+            metadata: None,
+            ..content()
+        };
+        let text = "Type: service. Description: Good light, no music. Service: plumber, Ana. By: Ana & Sons";
+        assert_eq!(service.compose(), text);
+    }
+
+    #[test]
+    fn equal_content_has_an_equal_hash_whatever_the_order_of_keys() {
+        let mut other = content();
+        other.metadata = object(json!({"a": true, "b": {"x": 1, "y": 2}}));
+        assert_eq!(content_hash(&content().compose()), content_hash(&other.compose()));
+        other.rating = Some(4);
+        assert_ne!(content_hash(&content().compose()), content_hash(&other.compose()));
+        assert_eq!(content_hash("").len(), 64);
+    }
+
+    #[test]
+    fn short_text_is_one_part() {
+        assert_eq!(split(" a b ", 10), ["a b"]);
+        assert_eq!(split("", 10), [""]);
+    }
+
+    #[test]
+    fn long_text_is_cut_at_sentences_then_spaces_then_characters() {
+        assert_eq!(split("One two three. Four five.", 16), ["One two three.", "Four five."]);
+        assert_eq!(split("alpha beta gamma", 11), ["alpha beta", "gamma"]);
+        assert_eq!(split("ääää", 5), ["ää", "ää"]);
+        assert_eq!(split("abcdefgh", 1), ["abcd", "efgh"]);
+    }
+
+    #[test]
+    fn nothing_but_white_space_is_lost() {
+        let text = "Lorem ipsum. Dolor sit amet, consectetur 🎻🎻 elit. ".repeat(40);
+        let squeeze = |s: &str| s.split_whitespace().collect::<String>();
+        for max in [4, 7, 30, 1000] {
+            let parts = split(&text, max);
+            assert!(parts.iter().all(|p| p.len() <= max && !p.is_empty()));
+            assert_eq!(squeeze(&parts.concat()), squeeze(&text));
+        }
+    }
+}
