@@ -1,0 +1,94 @@
+//! One struct a section of `config/default.toml`, which says what each key means.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::backoff::Backoff;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    pub bind: SocketAddr,
+    pub body_limit_bytes: usize,
+    pub request_timeout_ms: u64,
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    Full,
+    Normal,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    pub url: String,
+    pub read_connections: u32,
+    pub synchronous: Synchronous,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerSettings {
+    pub url: String,
+    pub prefix: String,
+    pub window: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSettings {
+    pub max_concurrent: usize,
+    pub batch_size: usize,
+    pub max_retries: u32,
+    pub retry_delay_ms: u64,
+    pub retry_cap_ms: u64,
+    pub poll_interval_ms: u64,
+    pub reconcile_interval_ms: u64,
+    pub shutdown_grace_ms: u64,
+}
+
+impl QueueSettings {
+    pub fn backoff(&self) -> Backoff {
+        let ms = Duration::from_millis;
+        Backoff::new(ms(self.retry_delay_ms), ms(self.retry_cap_ms), self.max_retries)
+    }
+
+    /// Deliveries a worker holds at most: what all calls carry, and one call's worth more, so that a call
+    /// that ends finds its successor's texts at hand.
+    pub fn prefetch(&self) -> usize {
+        (self.max_concurrent + 1) * self.batch_size
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSettings {
+    pub embed_timeout_ms: u64,
+    pub query_cache: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Auto,
+    Pretty,
+    Json,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    pub allow_insecure: bool,
+}

@@ -1,0 +1,99 @@
+//! What no type can express: ranges, and keys that contradict each other.
+
+use super::embedder::Provider;
+use super::{Role, Settings, SettingsError};
+
+fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
+    Err(SettingsError::Invalid { key, problem: problem.into() })
+}
+
+fn within(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    refuse(key, format!("{value} is not from {min} to {max}"))
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Each value by itself, and those that depend on another.
+pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
+    let Settings { server, database, broker, queue, .. } = settings;
+    within("server.body_limit_bytes", server.body_limit_bytes as u64, 1024, 1 << 30)?;
+    within("server.request_timeout_ms", server.request_timeout_ms, 100, HOUR_MS)?;
+    within("server.max_connections", server.max_connections as u64, 1, 1_000_000)?;
+    within("database.read_connections", database.read_connections.into(), 1, 256)?;
+    within("broker.window", broker.window, 1, 10_000_000)?;
+    within("queue.max_concurrent", queue.max_concurrent as u64, 1, 1_000)?;
+    within("queue.batch_size", queue.batch_size as u64, 1, 2_048)?;
+    within("queue.max_retries", queue.max_retries.into(), 0, 100)?;
+    within("queue.retry_delay_ms", queue.retry_delay_ms, 1, 24 * HOUR_MS)?;
+    within("queue.retry_cap_ms", queue.retry_cap_ms, queue.retry_delay_ms, 7 * 24 * HOUR_MS)?;
+    within("queue.poll_interval_ms", queue.poll_interval_ms, 10, HOUR_MS)?;
+    within("queue.reconcile_interval_ms", queue.reconcile_interval_ms, 100, 24 * HOUR_MS)?;
+    within("queue.shutdown_grace_ms", queue.shutdown_grace_ms, 0, HOUR_MS)?;
+    within("search.embed_timeout_ms", settings.search.embed_timeout_ms, 10, HOUR_MS)?;
+    within("search.query_cache", settings.search.query_cache as u64, 1, 10_000_000)?;
+    if !database.url.starts_with("sqlite:") {
+        refuse("database.url", "this version stores in SQLite: sqlite://PATH")?;
+    }
+    if broker.url != "embedded" {
+        refuse("broker.url", "this version has the broker \"embedded\" only")?;
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if broker.prefix.is_empty() || broker.prefix.len() > 64 || !broker.prefix.chars().all(legal) {
+        refuse("broker.prefix", "must be 1 to 64 letters, digits, dots, dashes or underscores")?;
+    }
+    if settings.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
+        refuse("log.level", format!("{:?} is no level and no list of directives", settings.log.level))?;
+    }
+    embedder(settings)?;
+    exposure(settings)
+}
+
+fn embedder(settings: &Settings) -> Result<(), SettingsError> {
+    let embedder = &settings.embedder;
+    within("embedder.timeout_ms", embedder.timeout_ms, 10, HOUR_MS)?;
+    within("embedder.connect_timeout_ms", embedder.connect_timeout_ms, 10, HOUR_MS)?;
+    within("embedder.dimensions", embedder.dimensions as u64, 0, 16_000)?;
+    if !(embedder.threshold <= 1.0) {
+        refuse("embedder.threshold", "must be at most 1; negative takes the model's default")?;
+    }
+    if embedder.provider == Provider::Openai {
+        if embedder.base_url.is_empty() {
+            refuse("embedder.base_url", "is needed for embedder.provider = \"openai\"")?;
+        }
+        if embedder.model.is_empty() {
+            refuse("embedder.model", "is needed for embedder.provider = \"openai\"")?;
+        }
+        if embedder.dimensions == 0 {
+            refuse("embedder.dimensions", "is needed for embedder.provider = \"openai\"")?;
+        }
+    }
+    Ok(())
+}
+
+/// Without authentication, everyone who reaches the port is any user they like.
+fn exposure(settings: &Settings) -> Result<(), SettingsError> {
+    if settings.server.bind.ip().is_loopback() || settings.auth.allow_insecure {
+        return Ok(());
+    }
+    refuse(
+        "server.bind",
+        format!(
+            "{} can be reached from other machines and this version has no authentication; bind a loopback address \
+             behind a proxy that sets x-user-id, or set auth.allow_insecure = true",
+            settings.server.bind
+        ),
+    )
+}
+
+/// What `role` needs.
+pub(super) fn role(settings: &Settings, role: Role) -> Result<(), SettingsError> {
+    if role != Role::All && settings.broker.url == "embedded" {
+        let problem =
+            format!("the embedded broker lives in one process, so the role must be all, not {}", role.as_str());
+        refuse("broker.url", problem)?;
+    }
+    Ok(())
+}
