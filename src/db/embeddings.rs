@@ -1,0 +1,318 @@
+//! What a worker reads before it embeds, and how the vectors are written back.
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use sea_orm::{FromQueryResult, Value};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use super::recommendations::{labels, object};
+use super::search::{IndexChange, IndexedRow};
+use super::{Db, DbError, ModelSpec, Tx, sql};
+use crate::domain::embedding::Embedding;
+use crate::domain::recommendation::{ContentType, Visibility};
+use crate::domain::status::{EmbeddingStatus, TaskState};
+use crate::domain::task::EmbedTask;
+use crate::domain::text::Content;
+
+/// A row as a worker needs it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub id: i64,
+    pub content_version: i64,
+    pub content: Content,
+    /// The version whose vector is stored.
+    pub embedded_version: Option<i64>,
+    /// Hash and model of the stored vector.
+    pub embedded_hash: Option<String>,
+    pub embedding_model: Option<String>,
+    /// Failed attempts that the ledger knows of.
+    pub attempts: u32,
+}
+
+#[derive(FromQueryResult)]
+struct LoadedRow {
+    id: i64,
+    content_version: i64,
+    content_type: String,
+    title: Option<String>,
+    description: String,
+    content_data: Option<Json>,
+    labels: Json,
+    metadata: Option<Json>,
+    rating: Option<i16>,
+    embedded_version: Option<i64>,
+    embedded_hash: Option<String>,
+    embedding_model: Option<String>,
+    place_name: Option<String>,
+    place_address: Option<String>,
+    service_name: Option<String>,
+    service_type: Option<String>,
+    service_business_name: Option<String>,
+    attempts: Option<i32>,
+}
+
+impl From<LoadedRow> for Loaded {
+    fn from(row: LoadedRow) -> Self {
+        let content = Content {
+            content_type: row.content_type.parse().unwrap_or(ContentType::Unclear),
+            title: row.title,
+            description: row.description,
+            labels: labels(&row.labels),
+            rating: row.rating,
+            place_name: row.place_name,
+            place_address: row.place_address,
+            service_name: row.service_name,
+            service_type: row.service_type,
+            service_business_name: row.service_business_name,
+            content_data: object(&row.content_data),
+            metadata: object(&row.metadata),
+        };
+        Self {
+            id: row.id,
+            content_version: row.content_version,
+            content,
+            embedded_version: row.embedded_version,
+            embedded_hash: row.embedded_hash,
+            embedding_model: row.embedding_model,
+            attempts: row.attempts.unwrap_or(0).max(0) as u32,
+        }
+    }
+}
+
+/// A task that is done.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub task: EmbedTask,
+    pub made: Made,
+}
+
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// A new vector, of the text with this hash, averaged over so many parts.
+    Vector { embedding: Embedding, hash: String, parts: usize },
+    /// The stored vector is that of this text already.
+    Unchanged,
+}
+
+/// What the API says of one recommendation's embedding.
+#[derive(Clone, Debug)]
+pub struct EmbeddingState {
+    pub owner: Uuid,
+    pub status: EmbeddingStatus,
+    pub attempts: i32,
+    pub last_error: Option<String>,
+    pub model: Option<String>,
+    pub parts: Option<i32>,
+    pub content_version: i64,
+    pub embedded_version: Option<i64>,
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(FromQueryResult)]
+struct StateRow {
+    user_id: Uuid,
+    content_version: i64,
+    embedded_version: Option<i64>,
+    embedding_model: Option<String>,
+    embedding_parts: Option<i32>,
+    embedded_at: Option<DateTime<Utc>>,
+    row_updated_at: DateTime<Utc>,
+    state: Option<String>,
+    attempts: Option<i32>,
+    last_error: Option<String>,
+    not_before: Option<DateTime<Utc>>,
+    task_updated_at: Option<DateTime<Utc>>,
+}
+
+impl Db {
+    /// The rows of `ids` that still exist, in one query.
+    pub async fn load_for_embedding(&self, ids: &[i64]) -> Result<Vec<Loaded>, DbError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = format!(
+            "SELECT r.id, r.content_version, r.content_type, r.title, r.description, r.content_data, r.labels, \
+             r.metadata, r.rating, r.embedded_version, r.embedded_hash, r.embedding_model, \
+             p.name AS place_name, p.address AS place_address, s.name AS service_name, s.service_type, \
+             s.business_name AS service_business_name, t.attempts FROM recommendations r \
+             LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
+             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
+             WHERE r.id IN {}",
+            sql::tuple(1, ids.len())
+        );
+        let rows: Vec<LoadedRow> = sql::all(self.read(), &select, ids.iter().map(|id| (*id).into())).await?;
+        Ok(rows.into_iter().map(Loaded::from).collect())
+    }
+
+    /// Writes vectors back, each only where the row still has the task's version, and ends their tasks.
+    /// Returns the ids that were current.
+    pub async fn finish(&self, finished: Vec<Finished>) -> Result<Vec<i64>, DbError> {
+        let model = self.model().clone();
+        self.write(move |tx| {
+            async move {
+                let tasks: Vec<EmbedTask> = finished.iter().map(|f| f.task).collect();
+                let current = store(tx, &model, finished).await?;
+                end_tasks(tx, &tasks).await?;
+                Ok(current)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Enqueues, at low priority, every row whose vector is missing or of another model and that has no
+    /// task: after a change of the model, and after rows came in by another way. Returns how many.
+    pub async fn enqueue_missing(&self) -> Result<u64, DbError> {
+        let model = self.model().id.to_string();
+        let missing = "FROM recommendations r WHERE (r.embedded_version IS NULL \
+            OR r.embedded_version <> r.content_version OR r.embedding_model IS DISTINCT FROM $1) AND NOT EXISTS \
+            (SELECT 1 FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current')";
+        let any = format!("SELECT EXISTS (SELECT 1 {missing})");
+        if sql::scalar::<bool>(self.read(), &any, [model.clone().into()]).await? != Some(true) {
+            return Ok(0);
+        }
+        self.write(move |tx| {
+            async move {
+                let insert = format!(
+                    "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, \
+                     attempts, enqueued_at, not_before, updated_at) \
+                     SELECT r.id, 'current', r.content_version, 2, 'pending', 0, $2, $2, $2 {missing}"
+                );
+                let values: [Value; 2] = [model.into(), sql::now().into()];
+                Ok(sql::execute(tx.conn(), &insert, values).await?.rows_affected())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// How far the embedding of one recommendation is; `None` when there is no such row.
+    pub async fn embedding_state(&self, id: i64) -> Result<Option<EmbeddingState>, DbError> {
+        let select = "SELECT r.user_id, r.content_version, r.embedded_version, r.embedding_model, \
+            r.embedding_parts, r.embedded_at, r.updated_at AS row_updated_at, t.state, t.attempts, t.last_error, \
+            t.not_before, t.updated_at AS task_updated_at FROM recommendations r LEFT JOIN embedding_tasks t \
+            ON t.recommendation_id = r.id AND t.target = 'current' WHERE r.id = $1";
+        let row: Option<StateRow> = sql::one(self.read(), select, [id.into()]).await?;
+        Ok(row.map(EmbeddingState::from))
+    }
+}
+
+impl From<StateRow> for EmbeddingState {
+    fn from(row: StateRow) -> Self {
+        let attempts = row.attempts.unwrap_or(0);
+        // Without a task: ready when the vector is of this version, otherwise nobody has enqueued it yet.
+        let status = match row.state.as_deref().and_then(TaskState::parse) {
+            Some(state) => state.status(attempts),
+            None if row.embedded_version == Some(row.content_version) => EmbeddingStatus::Ready,
+            None => EmbeddingStatus::Pending,
+        };
+        let waits = status == EmbeddingStatus::Retrying;
+        Self {
+            owner: row.user_id,
+            status,
+            attempts,
+            last_error: row.last_error,
+            model: row.embedding_model,
+            parts: row.embedding_parts,
+            content_version: row.content_version,
+            embedded_version: row.embedded_version,
+            next_attempt_at: row.not_before.filter(|at| waits && *at > Utc::now()),
+            updated_at: row.task_updated_at.or(row.embedded_at).unwrap_or(row.row_updated_at),
+        }
+    }
+}
+
+#[derive(FromQueryResult)]
+struct StoredRow {
+    id: i64,
+    user_id: Uuid,
+    visibility: String,
+    content_type: String,
+}
+
+/// Rows in one UPDATE: six parameters each.
+const STORE_ROWS: usize = 500;
+
+/// Stores what was made where the version is still the row's. Returns the ids that were current.
+pub(super) async fn store(tx: &Tx<'_>, model: &ModelSpec, finished: Vec<Finished>) -> Result<Vec<i64>, DbError> {
+    let mut current = Vec::with_capacity(finished.len());
+    let mut vectors = Vec::new();
+    for Finished { task, made } in finished {
+        match made {
+            Made::Vector { embedding, hash, parts } => vectors.push((task, embedding, hash, parts)),
+            Made::Unchanged => {
+                let update = "UPDATE recommendations SET embedded_version = content_version \
+                              WHERE id = $1 AND content_version = $2";
+                let values = [task.recommendation_id.into(), task.content_version.into()];
+                if sql::execute(tx.conn(), update, values).await?.rows_affected() > 0 {
+                    current.push(task.recommendation_id);
+                }
+            }
+        }
+    }
+    for vectors in vectors.chunks(STORE_ROWS) {
+        current.extend(store_vectors(tx, model, vectors).await?);
+    }
+    Ok(current)
+}
+
+async fn store_vectors(
+    tx: &Tx<'_>,
+    model: &ModelSpec,
+    vectors: &[(EmbedTask, Embedding, String, usize)],
+) -> Result<Vec<i64>, DbError> {
+    let update = format!(
+        "WITH made (id, version, embedding, hash, parts) AS (VALUES {}) \
+         UPDATE recommendations SET embedding = made.embedding, embedded_version = made.version, \
+         embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = $1, embedded_at = $2 \
+         FROM made WHERE recommendations.id = made.id AND recommendations.content_version = made.version \
+         RETURNING recommendations.id, user_id, visibility, content_type",
+        sql::tuples(3, vectors.len(), 5)
+    );
+    let mut values: Vec<Value> = vec![model.id.to_string().into(), sql::now().into()];
+    for (task, embedding, hash, parts) in vectors {
+        values.push(task.recommendation_id.into());
+        values.push(task.content_version.into());
+        values.push(embedding.to_bytes().into());
+        values.push(hash.clone().into());
+        values.push((*parts as i32).into());
+    }
+    let rows: Vec<StoredRow> = sql::all(tx.conn(), &update, values).await?;
+    let current: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    for row in rows {
+        let vector = vectors.iter().find(|(task, ..)| task.recommendation_id == row.id);
+        if let Some((_, embedding, ..)) = vector {
+            let embedding = embedding.clone();
+            tx.on_commit(IndexChange::Put { row: row.into(), embedding });
+        }
+    }
+    Ok(current)
+}
+
+impl From<StoredRow> for IndexedRow {
+    fn from(row: StoredRow) -> Self {
+        Self {
+            id: row.id,
+            owner: row.user_id,
+            visibility: row.visibility.parse().unwrap_or(Visibility::Friends),
+            content_type: row.content_type.parse().unwrap_or(ContentType::Unclear),
+        }
+    }
+}
+
+/// Ends tasks of exactly these versions: one that was edited meanwhile stays.
+async fn end_tasks(tx: &Tx<'_>, tasks: &[EmbedTask]) -> Result<(), DbError> {
+    for tasks in tasks.chunks(STORE_ROWS) {
+        let delete = format!(
+            "DELETE FROM embedding_tasks WHERE (recommendation_id, target, content_version) IN (VALUES {})",
+            sql::tuples(1, tasks.len(), 3)
+        );
+        let values = tasks.iter().flat_map(|task| -> [Value; 3] {
+            [task.recommendation_id.into(), task.target.as_str().into(), task.content_version.into()]
+        });
+        sql::execute(tx.conn(), &delete, values.collect::<Vec<_>>()).await?;
+    }
+    Ok(())
+}

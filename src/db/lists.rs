@@ -1,0 +1,139 @@
+//! Recommendations as the API shows them.
+
+use chrono::{DateTime, Utc};
+use sea_orm::FromQueryResult;
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use super::places::ReviewedPlace;
+use super::{Db, DbError, sql};
+use crate::domain::recommendation::Visibility;
+
+/// A recommendation with its author's name, its place and its service.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Listed {
+    pub id: i64,
+    pub user_id: Uuid,
+    pub user_name: Option<String>,
+    pub content_type: String,
+    pub title: Option<String>,
+    pub description: String,
+    pub content_data: Option<Json>,
+    pub labels: Json,
+    pub metadata: Option<Json>,
+    pub rating: Option<i16>,
+    pub visibility: String,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub place_id: Option<i64>,
+    pub google_place_id: Option<String>,
+    pub place_name: Option<String>,
+    pub place_address: Option<String>,
+    pub place_lat: Option<f64>,
+    pub place_lng: Option<f64>,
+    pub place_category: Option<String>,
+    pub service_id: Option<i64>,
+    pub service_name: Option<String>,
+    pub service_type: Option<String>,
+    pub service_business_name: Option<String>,
+    pub service_address: Option<String>,
+}
+
+const LISTED: &str = "SELECT r.id, r.user_id, u.display_name AS user_name, r.content_type, r.title, r.description, \
+    r.content_data, r.labels, r.metadata, r.rating, r.visibility, r.created_at, r.updated_at, r.place_id, \
+    p.google_place_id, p.name AS place_name, p.address AS place_address, p.lat AS place_lat, p.lng AS place_lng, \
+    p.category_name AS place_category, r.service_id, s.name AS service_name, s.service_type, \
+    s.business_name AS service_business_name, s.address AS service_address \
+    FROM recommendations r LEFT JOIN users u ON u.id = r.user_id \
+    LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id";
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    pub limit: u64,
+    pub offset: u64,
+}
+
+impl Db {
+    /// One recommendation, if `viewer` may see it.
+    pub async fn recommendation(&self, id: i64, viewer: Option<Uuid>) -> Result<Option<Listed>, DbError> {
+        let select = format!("{LISTED} WHERE r.id = $1 AND {}", sql::visible_to(2));
+        sql::one(self.read(), &select, [id.into(), viewer.into()]).await
+    }
+
+    /// Those of `ids` that `viewer` may see, in no order.
+    pub async fn recommendations(&self, ids: &[i64], viewer: Option<Uuid>) -> Result<Vec<Listed>, DbError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = format!("{LISTED} WHERE {} AND r.id IN {}", sql::visible_to(1), sql::tuple(2, ids.len()));
+        let values = std::iter::once(viewer.into()).chain(ids.iter().map(|id| (*id).into()));
+        sql::all(self.read(), &select, values).await
+    }
+
+    /// What `viewer` may see of `user`'s recommendations, newest first, and how many there are in all.
+    pub async fn recommendations_by_user(
+        &self,
+        user: Uuid,
+        viewer: Option<Uuid>,
+        page: Page,
+    ) -> Result<(Vec<Listed>, u64), DbError> {
+        let seen = sql::visible_to(2);
+        let select = format!(
+            "{LISTED} WHERE r.user_id = $1 AND {seen} ORDER BY r.created_at DESC, r.id DESC LIMIT $3 OFFSET $4"
+        );
+        let values = [user.into(), viewer.into(), bounded(page.limit).into(), bounded(page.offset).into()];
+        let rows = sql::all(self.read(), &select, values).await?;
+        let count = format!("SELECT count(*) FROM recommendations r WHERE r.user_id = $1 AND {seen}");
+        let total: Option<i64> = sql::scalar(self.read(), &count, [user.into(), viewer.into()]).await?;
+        Ok((rows, total.unwrap_or(0).max(0) as u64))
+    }
+
+    /// What `viewer` may see of a place's recommendations, newest first.
+    pub async fn recommendations_by_place(
+        &self,
+        place_id: i64,
+        viewer: Option<Uuid>,
+        visibility: Option<Visibility>,
+        limit: u64,
+    ) -> Result<Vec<Listed>, DbError> {
+        let select = format!(
+            "{LISTED} WHERE r.place_id = $1 AND {} AND ($3 IS NULL OR r.visibility = $3) \
+             ORDER BY r.created_at DESC, r.id DESC LIMIT $4",
+            sql::visible_to(2)
+        );
+        let only = visibility.map(|v| v.as_str());
+        let values = [place_id.into(), viewer.into(), only.into(), bounded(limit).into()];
+        sql::all(self.read(), &select, values).await
+    }
+
+    /// Places with at least one recommendation that `viewer` may see, the latest reviewed first.
+    pub async fn reviewed_places(
+        &self,
+        viewer: Option<Uuid>,
+        visibility: Option<Visibility>,
+        page: Page,
+    ) -> Result<(Vec<ReviewedPlace>, u64), DbError> {
+        let from = format!(
+            "FROM recommendations r JOIN places p ON p.id = r.place_id WHERE {} AND ($2 IS NULL OR r.visibility = $2)",
+            sql::visible_to(1)
+        );
+        let only = visibility.map(|v| v.as_str());
+        let select = format!(
+            "SELECT p.id, p.google_place_id, p.name, p.address, p.lat, p.lng, p.metadata, p.category_name, \
+             count(*) AS review_count, avg(CAST(r.rating AS DOUBLE PRECISION)) AS average_rating, \
+             max(r.created_at) AS latest_review_date, p.created_at, p.updated_at {from} \
+             GROUP BY p.id ORDER BY latest_review_date DESC, p.id DESC LIMIT $3 OFFSET $4"
+        );
+        let values = [viewer.into(), only.into(), bounded(page.limit).into(), bounded(page.offset).into()];
+        let rows = sql::all(self.read(), &select, values).await?;
+        let count = format!("SELECT count(DISTINCT p.id) {from}");
+        let total: Option<i64> = sql::scalar(self.read(), &count, [viewer.into(), only.into()]).await?;
+        Ok((rows, total.unwrap_or(0).max(0) as u64))
+    }
+}
+
+/// What a request says as an unsigned number, for a column that is signed.
+fn bounded(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

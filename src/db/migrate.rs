@@ -1,0 +1,108 @@
+//! The schema's steps: SQL twins in `migrations/`, wrapped as sea-orm migrations.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr};
+use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
+
+use super::DbError;
+
+/// One numbered step.
+struct Step {
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+/// `steps!["0001_initial", …]`: a missing twin doesn't compile.
+macro_rules! steps {
+    ($($name:literal),+ $(,)?) => {
+        &[$(Step {
+            name: $name,
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
+        }),+]
+    };
+}
+
+const STEPS: &[Step] = steps!["0001_initial"];
+
+impl MigrationName for &'static Step {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for &'static Step {
+    /// A step that fails half-way leaves nothing behind.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, schema: &SchemaManager) -> Result<(), DbErr> {
+        schema.get_connection().execute_unprepared(self.sql(schema.get_database_backend())?).await?;
+        Ok(())
+    }
+}
+
+impl Step {
+    fn sql(&self, backend: DbBackend) -> Result<&'static str, DbErr> {
+        match backend {
+            DbBackend::Sqlite => Ok(self.sqlite),
+            DbBackend::Postgres => Ok(self.postgres),
+            other => Err(DbErr::Migration(format!("unsupported database {other:?}"))),
+        }
+    }
+}
+
+struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        STEPS.iter().map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
+    }
+}
+
+/// Applies the steps that are missing.
+pub(super) async fn up(conn: &DatabaseConnection) -> Result<(), DbError> {
+    Ok(Migrator::up(conn, None).await?)
+}
+
+/// The names of all steps, in order.
+pub fn names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(sql: &str, table: &str) -> Vec<String> {
+        let plain = sql.replace("IF NOT EXISTS ", "");
+        let start = plain.find(&format!("CREATE TABLE {table} (")).expect(table);
+        let body = &plain[start..start + plain[start..].find(");\n").or(plain[start..].find(") W")).unwrap()];
+        let lines = body.lines().skip(1).map(str::trim);
+        let columns = lines.filter(|l| l.starts_with(|c: char| c.is_lowercase()));
+        columns.map(|l| l.split_whitespace().next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_twins_have_the_same_tables_and_columns() {
+        let tables = [
+            "users",
+            "user_follows",
+            "places",
+            "services",
+            "recommendations",
+            "embedding_tasks",
+            "workers",
+            "service_state",
+        ];
+        for step in STEPS {
+            for table in tables {
+                let sqlite = columns(step.sqlite, table);
+                assert_eq!(sqlite, columns(step.postgres, table), "{table}");
+                assert!(sqlite.len() >= 2, "{table}");
+            }
+        }
+    }
+}

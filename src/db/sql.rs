@@ -1,0 +1,73 @@
+//! Small pieces that every query of this room uses.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, ExecResult, FromQueryResult, QueryResult, Statement, Value};
+
+use super::DbError;
+
+/// `SELECT` through `$1`-style parameters, which both back ends read.
+pub(super) async fn all<T: FromQueryResult>(
+    conn: &impl ConnectionTrait,
+    sql: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<Vec<T>, DbError> {
+    let rows = conn.query_all_raw(statement(conn, sql, values)).await?;
+    Ok(rows.iter().map(|row| T::from_query_result(row, "")).collect::<Result<_, _>>()?)
+}
+
+pub(super) async fn one<T: FromQueryResult>(
+    conn: &impl ConnectionTrait,
+    sql: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<Option<T>, DbError> {
+    let row = conn.query_one_raw(statement(conn, sql, values)).await?;
+    Ok(row.map(|row| T::from_query_result(&row, "")).transpose()?)
+}
+
+/// The first column of the first row.
+pub(super) async fn scalar<T: sea_orm::TryGetable>(
+    conn: &impl ConnectionTrait,
+    sql: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<Option<T>, DbError> {
+    let row: Option<QueryResult> = conn.query_one_raw(statement(conn, sql, values)).await?;
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
+}
+
+pub(super) async fn execute(
+    conn: &impl ConnectionTrait,
+    sql: &str,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<ExecResult, DbError> {
+    Ok(conn.execute_raw(statement(conn, sql, values)).await?)
+}
+
+fn statement(conn: &impl ConnectionTrait, sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {
+    Statement::from_sql_and_values(conn.get_database_backend(), sql, values)
+}
+
+/// `($from, $from+1, …)` with `n` parameters.
+pub(super) fn tuple(from: usize, n: usize) -> String {
+    let names: Vec<String> = (from..from + n).map(|i| format!("${i}")).collect();
+    format!("({})", names.join(", "))
+}
+
+/// `(…), (…), …`: `rows` tuples of `columns` parameters each, numbered from `from`.
+pub(super) fn tuples(from: usize, rows: usize, columns: usize) -> String {
+    let tuples: Vec<String> = (0..rows).map(|row| tuple(from + row * columns, columns)).collect();
+    tuples.join(", ")
+}
+
+/// Now, in the milliseconds that are stored and shown: what is read back equals what was written.
+pub(super) fn now() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+}
+
+/// True for whoever may see the row `r`: `$n` is the viewer's id or NULL.
+pub(super) fn visible_to(n: usize) -> String {
+    format!(
+        "(r.visibility = 'public' OR r.user_id = ${n} OR EXISTS (SELECT 1 FROM user_follows f \
+         WHERE f.follower_id = ${n} AND f.following_id = r.user_id))"
+    )
+}

@@ -1,0 +1,300 @@
+//! The ledger: which embeddings are to be made, and how far each one is.
+//!
+//! A task's states: `pending` → `publishing` (claimed by a relay) → `published` → gone, or `retrying`, or
+//! `dead`. Every change names the version it is about, so that what is late changes nothing.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use sea_orm::{FromQueryResult, Value};
+use uuid::Uuid;
+
+use super::{Db, DbError, Tx, sql};
+use crate::domain::priority::Priority;
+use crate::domain::status::TaskState;
+use crate::domain::task::{EmbedTask, Target};
+
+/// A claim whose relay has died is taken over after this; publishing a batch takes milliseconds.
+const CLAIM_EXPIRES: Duration = Duration::from_secs(10);
+/// Tasks in one statement: nine parameters each.
+const BATCH: usize = 1000;
+
+/// A new task, or a newer version of one that is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewTask {
+    pub recommendation_id: i64,
+    pub content_version: i64,
+    pub priority: Priority,
+}
+
+/// What an enqueue does to a task that is there: it starts afresh with the newer version, at the more
+/// urgent lane of the two, and keeps its place in the line unless it had been given up.
+const COALESCE: &str = "ON CONFLICT (recommendation_id, target) DO UPDATE SET \
+    content_version = excluded.content_version, \
+    priority = CASE WHEN excluded.priority < embedding_tasks.priority THEN excluded.priority \
+                    ELSE embedding_tasks.priority END, \
+    enqueued_at = CASE WHEN embedding_tasks.state = 'dead' THEN excluded.enqueued_at \
+                       ELSE embedding_tasks.enqueued_at END, \
+    not_before = CASE WHEN embedding_tasks.state <> 'dead' AND embedding_tasks.not_before < excluded.not_before \
+                      THEN embedding_tasks.not_before ELSE excluded.not_before END, \
+    state = 'pending', attempts = 0, last_error = NULL, claim = NULL, claimed_at = NULL, published_at = NULL, \
+    updated_at = excluded.updated_at";
+
+/// Enqueues in the caller's transaction: a row and its task are committed together or not at all.
+pub(super) async fn enqueue(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<(), DbError> {
+    for tasks in tasks.chunks(BATCH) {
+        let insert = format!(
+            "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, attempts, \
+             enqueued_at, not_before, updated_at) VALUES {} {COALESCE}",
+            sql::tuples(1, tasks.len(), 9)
+        );
+        let now = sql::now();
+        let values = tasks.iter().flat_map(|task| -> [Value; 9] {
+            [
+                task.recommendation_id.into(),
+                Target::Current.as_str().into(),
+                task.content_version.into(),
+                task.priority.rank().into(),
+                TaskState::Pending.as_str().into(),
+                0i32.into(),
+                now.into(),
+                now.into(),
+                now.into(),
+            ]
+        });
+        sql::execute(tx.conn(), &insert, values.collect::<Vec<_>>()).await?;
+        tx.wake_relay();
+    }
+    Ok(())
+}
+
+/// A place or a service was renamed: everything that shows it has a new text. At low priority, as nobody
+/// waits for it.
+pub(super) async fn enqueue_shown(tx: &Tx<'_>, column: &'static str, id: i64) -> Result<(), DbError> {
+    let bump = format!("UPDATE recommendations SET content_version = content_version + 1 WHERE {column} = $1");
+    sql::execute(tx.conn(), &bump, [id.into()]).await?;
+    let insert = format!(
+        "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, attempts, \
+         enqueued_at, not_before, updated_at) \
+         SELECT id, 'current', content_version, $2, 'pending', 0, $3, $3, $3 FROM recommendations \
+         WHERE {column} = $1 {COALESCE}"
+    );
+    sql::execute(tx.conn(), &insert, [id.into(), Priority::Low.rank().into(), sql::now().into()]).await?;
+    tx.wake_relay();
+    Ok(())
+}
+
+/// No task is needed any more: the row has the vector of its text.
+pub(super) async fn forget(tx: &Tx<'_>, recommendation_id: i64) -> Result<(), DbError> {
+    let delete = "DELETE FROM embedding_tasks WHERE recommendation_id = $1 AND target = 'current'";
+    sql::execute(tx.conn(), delete, [recommendation_id.into()]).await?;
+    Ok(())
+}
+
+/// A task that a relay has claimed and is about to publish.
+#[derive(Clone, Debug)]
+pub struct ClaimedTask {
+    pub task: EmbedTask,
+    pub priority: Priority,
+    pub attempts: u32,
+}
+
+/// Tasks claimed together.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    token: String,
+    pub tasks: Vec<ClaimedTask>,
+}
+
+#[derive(FromQueryResult)]
+struct ClaimedRow {
+    recommendation_id: i64,
+    target: String,
+    content_version: i64,
+    priority: i16,
+    attempts: i32,
+    not_before: DateTime<Utc>,
+}
+
+impl ClaimedRow {
+    fn claimed(self) -> ClaimedTask {
+        let target = if self.target == Target::Next.as_str() { Target::Next } else { Target::Current };
+        ClaimedTask {
+            task: EmbedTask {
+                recommendation_id: self.recommendation_id,
+                content_version: self.content_version,
+                target,
+            },
+            priority: Priority::from_rank(self.priority),
+            attempts: self.attempts.max(0) as u32,
+        }
+    }
+}
+
+/// How an attempt that did not succeed is written down.
+#[derive(Clone, Debug)]
+pub struct FailedAttempt {
+    pub task: EmbedTask,
+    /// Failed attempts so far, this one included where it counts.
+    pub attempts: u32,
+    pub error: String,
+    pub state: TaskState,
+    pub not_before: DateTime<Utc>,
+}
+
+impl Db {
+    /// Claims up to `limit` due tasks of a lane, the longest waiting first.
+    pub async fn claim(&self, lane: Priority, limit: u64) -> Result<Claim, DbError> {
+        let token = Uuid::now_v7().to_string();
+        let mark = token.clone();
+        let rows = self.write(move |tx| {
+            async move {
+                let update = "UPDATE embedding_tasks SET state = 'publishing', claim = $1, claimed_at = $2 \
+                    WHERE (recommendation_id, target) IN (SELECT recommendation_id, target FROM embedding_tasks \
+                    WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
+                    ORDER BY not_before, recommendation_id LIMIT $4) \
+                    RETURNING recommendation_id, target, content_version, priority, attempts, not_before";
+                let values = [mark.into(), sql::now().into(), lane.rank().into(), (limit as i64).into()];
+                sql::all::<ClaimedRow>(tx.conn(), update, values).await
+            }
+            .boxed()
+        });
+        // RETURNING has no order.
+        let mut rows = rows.await?;
+        rows.sort_by_key(|row| (row.not_before, row.recommendation_id));
+        Ok(Claim { token, tasks: rows.into_iter().map(ClaimedRow::claimed).collect() })
+    }
+
+    /// Whether any task is due: a cheap look before [`Db::claim`] takes the write lock.
+    pub async fn has_due(&self) -> Result<[bool; 3], DbError> {
+        let mut due = [false; 3];
+        let select = "SELECT EXISTS (SELECT 1 FROM embedding_tasks WHERE state = 'pending' AND priority = $1 \
+                      AND not_before <= $2)";
+        for lane in Priority::ALL {
+            let values = [lane.rank().into(), sql::now().into()];
+            due[lane as usize] = sql::scalar(self.read(), select, values).await?.unwrap_or(false);
+        }
+        Ok(due)
+    }
+
+    /// The broker is responsible for what was claimed, but for `refused`, which is pending again.
+    ///
+    /// A task that was edited, finished or retried meanwhile has lost the claim and is left alone.
+    pub async fn confirm(&self, claim: Claim, refused: Vec<EmbedTask>) -> Result<(), DbError> {
+        self.write(move |tx| {
+            async move {
+                let release = "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL \
+                               WHERE recommendation_id = $1 AND target = $2 AND claim = $3";
+                for task in &refused {
+                    let values =
+                        [task.recommendation_id.into(), task.target.as_str().into(), claim.token.clone().into()];
+                    sql::execute(tx.conn(), release, values).await?;
+                }
+                let publish = "UPDATE embedding_tasks SET state = 'published', published_at = $2, updated_at = $2, \
+                               claim = NULL, claimed_at = NULL WHERE claim = $1 AND state = 'publishing'";
+                sql::execute(tx.conn(), publish, [claim.token.into(), sql::now().into()]).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Gives back what relays claimed and never confirmed, as they died meanwhile. Returns how many.
+    pub async fn release_expired_claims(&self) -> Result<u64, DbError> {
+        let expired = sql::now() - CLAIM_EXPIRES;
+        let count = "SELECT count(*) FROM embedding_tasks WHERE state = 'publishing' AND claimed_at < $1";
+        if sql::scalar::<i64>(self.read(), count, [expired.into()]).await? == Some(0) {
+            return Ok(0);
+        }
+        self.reset("state = 'publishing' AND claimed_at < $1", vec![expired.into()]).await
+    }
+
+    /// Everything that was with the broker is pending again, in its order: the broker has forgotten it.
+    pub async fn release_all_published(&self) -> Result<u64, DbError> {
+        self.reset("state IN ('publishing', 'published', 'retrying')", vec![]).await
+    }
+
+    /// The tasks of a lane that were handed over, and due, before `moment` are pending again: the broker
+    /// has lost them. Returns how many.
+    pub async fn release_lost(&self, lane: Priority, moment: DateTime<Utc>) -> Result<u64, DbError> {
+        let lost = "state IN ('published', 'retrying') AND priority = $1 AND published_at < $2 AND not_before < $2";
+        let values = || vec![lane.rank().into(), moment.into()];
+        let count = format!("SELECT count(*) FROM embedding_tasks WHERE {lost}");
+        if sql::scalar::<i64>(self.read(), &count, values()).await? == Some(0) {
+            return Ok(0);
+        }
+        self.reset(lost, values()).await
+    }
+
+    async fn reset(&self, condition: &'static str, values: Vec<Value>) -> Result<u64, DbError> {
+        self.write(move |tx| {
+            async move {
+                let update = format!(
+                    "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL WHERE {condition}"
+                );
+                Ok(sql::execute(tx.conn(), &update, values).await?.rows_affected())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Writes failed attempts down; returns, in order, whether each one still was about the current version.
+    pub async fn record_failures(&self, failures: Vec<FailedAttempt>) -> Result<Vec<bool>, DbError> {
+        self.write(move |tx| {
+            async move {
+                let update = "UPDATE embedding_tasks SET state = $4, attempts = $5, last_error = $6, \
+                    not_before = $7, updated_at = $8, claim = NULL, claimed_at = NULL, \
+                    published_at = coalesce(published_at, $8) \
+                    WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
+                let mut current = Vec::with_capacity(failures.len());
+                for failure in failures {
+                    let values: [Value; 8] = [
+                        failure.task.recommendation_id.into(),
+                        failure.task.target.as_str().into(),
+                        failure.task.content_version.into(),
+                        failure.state.as_str().into(),
+                        i32::try_from(failure.attempts).unwrap_or(i32::MAX).into(),
+                        failure.error.into(),
+                        failure.not_before.into(),
+                        sql::now().into(),
+                    ];
+                    current.push(sql::execute(tx.conn(), update, values).await?.rows_affected() > 0);
+                }
+                Ok(current)
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+impl Db {
+    /// What the broker gave up by itself, at the moment `not_before`, becomes dead, where the ledger still
+    /// believes it with the broker; one that was published again since then is left alone.
+    pub async fn record_broker_dead(&self, dead: Vec<FailedAttempt>) -> Result<(), DbError> {
+        self.write(move |tx| {
+            async move {
+                let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5 \
+                    WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
+                    AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6";
+                for letter in dead {
+                    let values: [Value; 6] = [
+                        letter.task.recommendation_id.into(),
+                        letter.task.target.as_str().into(),
+                        letter.task.content_version.into(),
+                        letter.error.into(),
+                        sql::now().into(),
+                        letter.not_before.into(),
+                    ];
+                    sql::execute(tx.conn(), update, values).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+}

@@ -1,0 +1,107 @@
+//! What every process tells the others about itself, once a second.
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use sea_orm::{FromQueryResult, Value};
+
+use super::{Db, DbError, sql};
+
+/// A process that hasn't been heard of for this long is gone.
+pub const STALE_SECONDS: i64 = 10;
+
+/// A process as the others know it.
+#[derive(Clone, Debug, PartialEq, FromQueryResult)]
+pub struct Heartbeat {
+    pub id: String,
+    pub role: String,
+    pub host: String,
+    pub pid: i64,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+    /// Deliveries in its hands.
+    pub in_flight: i64,
+    pub max_concurrent: i64,
+    pub batch_size: i64,
+    /// Embeddings made and given up since it started.
+    pub ready_total: i64,
+    pub failed_total: i64,
+    /// Over the last ten seconds.
+    pub ready_per_second: f64,
+    /// Why the broker or the provider can't be used at the moment.
+    pub broker_error: Option<String>,
+    pub provider_error: Option<String>,
+    /// When the newest task that was served in each lane had been published.
+    pub served_high: Option<DateTime<Utc>>,
+    pub served_normal: Option<DateTime<Utc>>,
+    pub served_low: Option<DateTime<Utc>>,
+}
+
+const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight, max_concurrent, batch_size, \
+    ready_total, failed_total, ready_per_second, broker_error, provider_error, served_high, served_normal, served_low";
+
+impl Db {
+    /// Writes this process's heartbeat and forgets processes that died a day ago.
+    pub async fn beat(&self, heartbeat: Heartbeat) -> Result<(), DbError> {
+        self.write(move |tx| {
+            async move {
+                let upsert = format!(
+                    "INSERT INTO workers ({COLUMNS}) VALUES {} ON CONFLICT (id) DO UPDATE SET \
+                     heartbeat_at = excluded.heartbeat_at, in_flight = excluded.in_flight, \
+                     max_concurrent = excluded.max_concurrent, batch_size = excluded.batch_size, \
+                     ready_total = excluded.ready_total, failed_total = excluded.failed_total, \
+                     ready_per_second = excluded.ready_per_second, broker_error = excluded.broker_error, \
+                     provider_error = excluded.provider_error, served_high = excluded.served_high, \
+                     served_normal = excluded.served_normal, served_low = excluded.served_low",
+                    sql::tuple(1, 17)
+                );
+                let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
+                sql::execute(tx.conn(), &upsert, values(heartbeat)).await?;
+                sql::execute(tx.conn(), "DELETE FROM workers WHERE heartbeat_at < $1", [day_ago.into()]).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// This process ends in good order.
+    pub async fn sign_off(&self, id: String) -> Result<(), DbError> {
+        self.write(move |tx| {
+            async move {
+                sql::execute(tx.conn(), "DELETE FROM workers WHERE id = $1", [id.into()]).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// The processes that were heard of lately.
+    pub async fn workers(&self) -> Result<Vec<Heartbeat>, DbError> {
+        let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
+        let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
+        sql::all(self.read(), &select, [since.into()]).await
+    }
+}
+
+fn values(beat: Heartbeat) -> [Value; 17] {
+    [
+        beat.id.into(),
+        beat.role.into(),
+        beat.host.into(),
+        beat.pid.into(),
+        beat.started_at.into(),
+        beat.heartbeat_at.into(),
+        beat.in_flight.into(),
+        beat.max_concurrent.into(),
+        beat.batch_size.into(),
+        beat.ready_total.into(),
+        beat.failed_total.into(),
+        beat.ready_per_second.into(),
+        beat.broker_error.into(),
+        beat.provider_error.into(),
+        beat.served_high.into(),
+        beat.served_normal.into(),
+        beat.served_low.into(),
+    ]
+}

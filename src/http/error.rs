@@ -1,0 +1,95 @@
+//! Errors as the API answers them. A status is chosen here and nowhere else.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::db::DbError;
+use crate::domain::body::InvalidField;
+
+/// The body of every answer that isn't a success.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ErrorBody {
+    /// Always false.
+    pub success: bool,
+    /// For a person; names the field where there is one.
+    pub message: String,
+    /// For a program.
+    #[schema(example = "INVALID_FIELD")]
+    pub error: String,
+}
+
+/// Why a request isn't served, named by what the client does next.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Mend the field and send it again.
+    #[error(transparent)]
+    InvalidField(#[from] InvalidField),
+    #[error("the body is not valid JSON: {0}")]
+    MalformedJson(String),
+    #[error("user_id is required: send the header x-user-id")]
+    NoIdentity,
+    #[error("only its author may do that")]
+    Forbidden,
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    #[error("no such route: {0}")]
+    NoRoute(String),
+    #[error("{0} is not allowed here")]
+    MethodNotAllowed(String),
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    #[error("the body could not be read: {0}")]
+    BrokenBody(String),
+    /// Try again later.
+    #[error("the service can't answer just now")]
+    Unavailable,
+    #[error("internal error")]
+    Internal,
+}
+
+impl ApiError {
+    fn parts(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::InvalidField(_) => (StatusCode::BAD_REQUEST, "INVALID_FIELD"),
+            Self::MalformedJson(_) => (StatusCode::BAD_REQUEST, "MALFORMED_JSON"),
+            Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "BROKEN_BODY"),
+            Self::NoIdentity => (StatusCode::UNAUTHORIZED, "NO_IDENTITY"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            Self::NoRoute(_) => (StatusCode::NOT_FOUND, "NO_SUCH_ROUTE"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
+        }
+    }
+}
+
+impl From<DbError> for ApiError {
+    /// The details are for the log: they may name a path or a statement.
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Unavailable(reason) => {
+                tracing::warn!(reason, "the database is away");
+                Self::Unavailable
+            }
+            DbError::Failed(_) | DbError::Incompatible(_) => {
+                tracing::error!(%error, "the database failed");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.parts();
+        let body = ErrorBody { success: false, message: self.to_string(), error: code.to_owned() };
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,43 @@
+//! Who is asking. Without authentication it is the header `x-user-id`, else the body's `user_id`; a proxy
+//! in front must set the header and strip the client's.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use crate::domain::body::{InvalidField, user_id};
+
+const HEADER: &str = "x-user-id";
+
+/// The user of the header, if there is one.
+pub struct Acting(pub Option<Uuid>);
+
+impl<S: Sync> FromRequestParts<S> for Acting {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get(HEADER) else { return Ok(Self(None)) };
+        let text = value.to_str().map_err(|_| InvalidField::new(HEADER, "must be a UUID"))?;
+        Ok(Self(Some(user_id(HEADER, text)?)))
+    }
+}
+
+impl Acting {
+    /// The header's user, else that of the body.
+    pub fn or_body(&self, body: &Value) -> Result<Option<Uuid>, ApiError> {
+        if self.0.is_some() {
+            return Ok(self.0);
+        }
+        match body.get("user_id") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(user_id("user_id", text)?)),
+            Some(_) => Err(InvalidField::new("user_id", "must be a UUID").into()),
+        }
+    }
+
+    pub fn required(id: Option<Uuid>) -> Result<Uuid, ApiError> {
+        id.ok_or(ApiError::NoIdentity)
+    }
+}

@@ -1,0 +1,43 @@
+//! What every request passes: a time limit, a log line, and containment of panics.
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::state::AppState;
+
+/// Ends a request that takes too long. Import streams for as long as it likes and has limits of its own.
+pub async fn time_limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    if request.uri().path().ends_with("/import") {
+        return next.run(request).await;
+    }
+    // The body has the same time to arrive, so twice.
+    let limit = state.timeout * 2;
+    let timed = tokio::time::timeout(limit, next.run(request)).await;
+    timed.unwrap_or_else(|_| ApiError::Unavailable.into_response())
+}
+
+/// One line a request, with the route and not the path: no text of a user in it.
+pub async fn log(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let took_ms = started.elapsed().as_millis() as u64;
+    let status = response.status().as_u16();
+    if response.status().is_server_error() {
+        tracing::error!(%method, route, status, took_ms, "request failed");
+    } else {
+        tracing::debug!(%method, route, status, took_ms, "request");
+    }
+    response
+}
+
+/// The answer to a request whose handler panicked. The panic itself has been printed by its hook.
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    ApiError::Internal.into_response()
+}

@@ -1,0 +1,18 @@
+//! The HTTP room: parse, call, shape. It knows no broker, no relay and no worker: a save is done when the
+//! database has it.
+
+mod body;
+mod error;
+mod identity;
+mod layers;
+mod ndjson;
+mod params;
+mod routes;
+mod server;
+mod shape;
+mod state;
+
+pub use error::ApiError;
+pub use routes::{openapi, router};
+pub use server::Server;
+pub use state::AppState;

@@ -1,0 +1,37 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Settings;
+use crate::db::Db;
+use crate::search::Search;
+
+/// Cheap to clone; holds no broker.
+#[derive(Clone)]
+pub struct AppState {
+    pub db: Db,
+    pub search: Arc<Search>,
+    /// What `/health/ready` and the status say of the embedder.
+    pub provider: Arc<str>,
+    pub broker: Arc<str>,
+    pub body_limit: usize,
+    pub timeout: Duration,
+}
+
+impl AppState {
+    pub fn new(db: Db, search: Arc<Search>, settings: &Settings) -> Self {
+        let provider = match settings.embedder.provider {
+            crate::config::embedder::Provider::Local => "local",
+            crate::config::embedder::Provider::Openai => "openai",
+        };
+        Self {
+            db,
+            search,
+            provider: provider.into(),
+            broker: if settings.broker.url == "embedded" { "embedded".into() } else { "rabbitmq".into() },
+            body_limit: settings.server.body_limit_bytes,
+            timeout: Duration::from_millis(settings.server.request_timeout_ms),
+        }
+    }
+}

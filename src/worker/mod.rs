@@ -1,0 +1,134 @@
+//! The worker room: takes deliveries from the broker, has them embedded, writes the vectors back.
+//!
+//! Batching is natural: an idle worker starts at once with what is there; a busy one finds its next batch
+//! full. There is no linger to tune.
+
+mod gate;
+mod outcome;
+mod process;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Consumer, Unavailable};
+use crate::config::sections::QueueSettings;
+use crate::db::Db;
+use crate::domain::backoff::Backoff;
+use crate::embedder::Embedder;
+
+use gate::Gate;
+pub use tally::Tally;
+
+/// The longest wait before subscribing again.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+pub struct Worker {
+    context: Arc<Context>,
+    queue: QueueSettings,
+}
+
+/// What every batch needs.
+struct Context {
+    db: Db,
+    broker: Arc<dyn Broker>,
+    embedder: Arc<dyn Embedder>,
+    backoff: Backoff,
+    gate: Gate,
+    tally: Arc<Tally>,
+}
+
+impl Worker {
+    pub fn new(db: Db, broker: Arc<dyn Broker>, embedder: Arc<dyn Embedder>, queue: &QueueSettings) -> Self {
+        let tally = Arc::new(Tally::default());
+        let context = Context { db, broker, embedder, backoff: queue.backoff(), gate: Gate::default(), tally };
+        Self { context: Arc::new(context), queue: queue.clone() }
+    }
+
+    /// What this worker has done so far, for the heartbeat.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.context.tally.clone()
+    }
+
+    /// Works until `shutdown`, then finishes what is in flight within the grace time; what isn't done by
+    /// then goes back to its lane.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut calls = JoinSet::new();
+        let permits = Arc::new(Semaphore::new(self.queue.max_concurrent));
+        let patience =
+            || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
+        let mut delays = patience().build();
+        while !shutdown.is_cancelled() {
+            match self.context.broker.consume(self.queue.prefetch()).await {
+                Ok(mut consumer) => {
+                    delays = patience().build();
+                    let ended = self.consume(consumer.as_mut(), &permits, &mut calls, &shutdown).await;
+                    if let Err(error) = ended {
+                        tracing::warn!(%error, "the subscription ended; subscribing again");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "can't subscribe; trying again"),
+            }
+            let delay = delays.next().unwrap_or(MAX_BACKOFF);
+            let _ = tokio::time::timeout(delay, shutdown.cancelled()).await;
+        }
+        self.drain(calls).await;
+    }
+
+    async fn consume(
+        &self,
+        consumer: &mut dyn Consumer,
+        permits: &Arc<Semaphore>,
+        calls: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Unavailable> {
+        loop {
+            let ready = async {
+                self.context.gate.open().await;
+                // Before the batch is taken: what can't be worked on stays with the broker.
+                permits.clone().acquire_owned().await
+            };
+            let permit = tokio::select! {
+                permit = ready => permit.map_err(|_| Unavailable("the worker has ended".into()))?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            let batch = tokio::select! {
+                batch = consumer.receive(self.queue.batch_size) => batch?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            calls.spawn(process::process(self.context.clone(), batch, permit));
+            while let Some(ended) = calls.try_join_next() {
+                report(ended);
+            }
+        }
+    }
+
+    async fn drain(&self, mut calls: JoinSet<()>) {
+        let grace = Duration::from_millis(self.queue.shutdown_grace_ms);
+        let finish = async {
+            while let Some(ended) = calls.join_next().await {
+                report(ended);
+            }
+        };
+        if tokio::time::timeout(grace, finish).await.is_err() {
+            let left = calls.len();
+            // Their deliveries are dropped unacked, which returns them.
+            calls.shutdown().await;
+            tracing::warn!(calls = left, "calls were not finished within the grace time; their tasks go back");
+        }
+    }
+}
+
+/// A panic in one batch returns its deliveries and harms no other.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a batch panicked; its tasks go back to their lanes");
+    }
+}

@@ -1,0 +1,237 @@
+//! What becomes of a task after its attempt: written to the ledger first, then told to the broker, then
+//! acked. A crash in between means twice, never not at all.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use chrono::{DateTime, Utc};
+use rand::Rng;
+
+use super::Context;
+use super::process::Job;
+use crate::broker::{Delivery, Outgoing, Route};
+use crate::db::DbError;
+use crate::db::embeddings::{Finished, Made};
+use crate::db::tasks::FailedAttempt;
+use crate::domain::backoff::jittered;
+use crate::domain::status::TaskState;
+use crate::embedder::EmbedError;
+
+/// The longest wait between attempts while the database is away.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// A statement that fails in itself is tried this often before its batch goes back to the broker.
+const MAX_FAILURES: u32 = 5;
+/// An error's text in the ledger, in characters.
+const MAX_ERROR: usize = 1_000;
+
+/// Why an attempt failed, by what follows.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No attempt can succeed: to the dead letters.
+    Permanent(String),
+    /// Another attempt may succeed.
+    Transient(String),
+    /// The provider's trouble: no attempt is counted.
+    Wait {
+        after: Duration,
+        reason: String,
+    },
+    Misconfigured(String),
+}
+
+impl From<EmbedError> for Failure {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Wait { after, reason } => Self::Wait { after, reason },
+            EmbedError::Transient(reason) => Self::Transient(reason),
+            EmbedError::Misconfigured(reason) => Self::Misconfigured(reason),
+            EmbedError::Rejected(reason) => Self::Permanent(reason),
+        }
+    }
+}
+
+/// What follows a failure.
+struct Verdict {
+    job: Job,
+    record: FailedAttempt,
+    /// Where its copy goes; `None` when the ledger keeps it.
+    route: Option<Route>,
+}
+
+/// A message that is no task: only the dead letters can hold it.
+pub(super) async fn refuse(context: &Context, delivery: Delivery, reason: String) {
+    tracing::error!(message_id = delivery.message.id, reason, "dead-lettered: not a task of this program");
+    let route = Route::Dead { lane: delivery.lane, reason };
+    let copy = Outgoing { route, message: delivery.message.clone() };
+    if let Some(Ok(())) = context.broker.publish(vec![copy]).await.pop() {
+        context.ack(delivery);
+    }
+}
+
+/// Deleted or edited since: the newer version has its own task.
+pub(super) fn drop_stale(context: &Context, jobs: Vec<Job>) {
+    for job in jobs {
+        tracing::debug!(id = job.task.recommendation_id, version = job.task.content_version, "dropped as stale");
+        context.ack(job.delivery);
+    }
+}
+
+/// Writes the vectors back, ends the tasks, acks.
+pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
+    if finished.is_empty() {
+        return;
+    }
+    if finished.iter().any(|(_, made)| matches!(made, Made::Vector { .. })) {
+        recovered(context);
+    }
+    let write = || context.db.finish(finished.iter().map(Finished::from).collect());
+    let Some(current) = context.patiently("write back", write).await else { return };
+    context.tally.note_ready(current.len());
+    tracing::info!(tasks = current.len(), ids = ?current, "ready");
+    for (job, _) in finished {
+        context.ack(job.delivery);
+    }
+}
+
+/// Records failed attempts, sends the copies on, acks.
+pub(super) async fn fail(context: &Context, failed: Vec<(Job, Failure)>) {
+    if failed.is_empty() {
+        return;
+    }
+    let verdicts: Vec<Verdict> = failed.into_iter().map(|(job, failure)| judge(context, job, failure)).collect();
+    let record = || context.db.record_failures(verdicts.iter().map(|v| v.record.clone()).collect());
+    let Some(current) = context.patiently("record failures", record).await else { return };
+    let (still, stale): (Vec<_>, Vec<_>) = verdicts.into_iter().zip(current).partition(|(_, current)| *current);
+    drop_stale(context, stale.into_iter().map(|(verdict, _)| verdict.job).collect());
+    send_on(context, still.into_iter().map(|(verdict, _)| verdict).collect()).await;
+}
+
+/// Decides what follows and says so in the log.
+fn judge(context: &Context, job: Job, failure: Failure) -> Verdict {
+    let id = job.task.recommendation_id;
+    let attempts = job.attempts + 1;
+    match failure {
+        Failure::Permanent(reason) => dead(context, job, attempts, reason),
+        Failure::Transient(reason) => match context.backoff.after(attempts) {
+            None => dead(context, job, attempts, reason),
+            Some(delay) => {
+                tracing::warn!(id, attempt = attempts, delay_ms = delay.as_millis() as u64, reason, "retried");
+                let route = Route::Retry { lane: job.delivery.lane, delay };
+                verdict(job, attempts, reason, TaskState::Retrying, delay, Some(route))
+            }
+        },
+        Failure::Wait { after, reason } => {
+            context.gate.close_for(after);
+            deferred(context, job, reason, jittered(after, rand::rng().random()))
+        }
+        Failure::Misconfigured(reason) => {
+            let pause = context.gate.close_to_probe();
+            deferred(context, job, reason, pause)
+        }
+    }
+}
+
+fn dead(context: &Context, job: Job, attempts: u32, reason: String) -> Verdict {
+    tracing::error!(id = job.task.recommendation_id, attempts, reason, "dead-lettered");
+    context.tally.note_failed(1);
+    let route = Route::Dead { lane: job.delivery.lane, reason: reason.clone() };
+    verdict(job, attempts, reason, TaskState::Dead, Duration::ZERO, Some(route))
+}
+
+/// Back to the ledger: what waits for the provider waits there and not in a worker's hands.
+fn deferred(context: &Context, job: Job, reason: String, delay: Duration) -> Verdict {
+    if context.tally.set_provider_error(Some(reason.clone())).is_none() {
+        tracing::warn!(reason, delay_ms = delay.as_millis() as u64, "the provider can't be used; its tasks wait");
+    }
+    let attempts = job.attempts;
+    verdict(job, attempts, reason, TaskState::Pending, delay, None)
+}
+
+fn verdict(
+    job: Job,
+    attempts: u32,
+    reason: String,
+    state: TaskState,
+    delay: Duration,
+    route: Option<Route>,
+) -> Verdict {
+    let error = reason.chars().take(MAX_ERROR).collect();
+    let record = FailedAttempt { task: job.task, attempts, error, state, not_before: later(delay) };
+    Verdict { job, record, route }
+}
+
+fn later(delay: Duration) -> DateTime<Utc> {
+    let delay = chrono::Duration::from_std(delay).unwrap_or(chrono::Duration::days(365));
+    Utc::now().checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// Publishes the copies; what the broker doesn't take stays pending in the ledger.
+async fn send_on(context: &Context, verdicts: Vec<Verdict>) {
+    let copies = verdicts.iter().filter_map(|verdict| {
+        let mut message = verdict.job.delivery.message.clone();
+        message.attempt = verdict.record.attempts;
+        Some(Outgoing { route: verdict.route.clone()?, message })
+    });
+    let mut answers = context.broker.publish(copies.collect()).await.into_iter();
+    let mut kept = Vec::new();
+    for verdict in verdicts.iter().filter(|verdict| verdict.route.is_some()) {
+        let taken = matches!(answers.next(), Some(Ok(())));
+        // A dead letter that the broker doesn't take is dead in the ledger all the same.
+        if !taken && verdict.record.state == TaskState::Retrying {
+            kept.push(FailedAttempt { state: TaskState::Pending, ..verdict.record.clone() });
+        }
+    }
+    if !kept.is_empty() {
+        tracing::warn!(tasks = kept.len(), "the broker did not take retries; the ledger keeps them");
+        let record = || context.db.record_failures(kept.clone());
+        if context.patiently("keep retries", record).await.is_none() {
+            return;
+        }
+    }
+    for verdict in verdicts {
+        context.ack(verdict.job.delivery);
+    }
+}
+
+fn recovered(context: &Context) {
+    context.gate.succeeded();
+    if context.tally.set_provider_error(None).is_some() {
+        tracing::info!("the provider can be used again");
+    }
+}
+
+impl Context {
+    fn ack(&self, delivery: Delivery) {
+        self.tally.note_served(delivery.lane, delivery.message.published_at);
+        delivery.ack();
+    }
+
+    /// Repeats a call of the database until it answers: while it is away, what is in hand is kept, as
+    /// giving it back would only bring it again. `None` when the statement itself keeps failing; the batch
+    /// then goes back, and the broker's delivery limit ends it if need be.
+    pub(super) async fn patiently<T, F>(&self, what: &str, call: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, DbError>>,
+    {
+        let patience = ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
+        let mut failures = 0;
+        for delay in patience.build() {
+            match call().await {
+                Ok(value) => return Some(value),
+                Err(DbError::Unavailable(reason)) => {
+                    tracing::warn!(what, reason, "the database is away; trying again")
+                }
+                Err(error) => {
+                    failures += 1;
+                    tracing::error!(what, %error, failures, "the database refuses");
+                    if failures >= MAX_FAILURES {
+                        return None;
+                    }
+                }
+            }
+            tokio::time::sleep(delay).await;
+        }
+        None
+    }
+}

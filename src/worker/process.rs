@@ -1,0 +1,136 @@
+//! One batch from its deliveries to its acks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Context;
+use super::outcome::{self, Failure};
+use crate::broker::Delivery;
+use crate::db::embeddings::{Finished, Loaded, Made};
+use crate::domain::task::{EmbedTask, Target};
+use crate::domain::text::content_hash;
+use crate::embedder::batch::{DocumentError, embed_documents};
+
+/// A delivery whose body has been read.
+pub(super) struct Job {
+    pub delivery: Delivery,
+    pub task: EmbedTask,
+    /// Attempts that failed before this one.
+    pub attempts: u32,
+}
+
+/// A job with the text that is to be embedded.
+struct Document {
+    job: Job,
+    text: String,
+    hash: String,
+}
+
+/// What the rows say of a batch.
+#[derive(Default)]
+struct Sorted {
+    /// Deleted, edited meanwhile, or done before: nothing to do.
+    stale: Vec<Job>,
+    /// The stored vector is that of this text and model: no call.
+    unchanged: Vec<Job>,
+    documents: Vec<Document>,
+}
+
+/// Works through one batch. Whatever is dropped on the way without an ack goes back to its lane.
+pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: OwnedSemaphorePermit) {
+    let _in_flight = context.tally.hold(&batch);
+    let mut jobs = Vec::with_capacity(batch.len());
+    for delivery in batch {
+        match EmbedTask::decode(&delivery.message.body) {
+            Ok(task) => jobs.push(Job { attempts: delivery.message.attempt, delivery, task }),
+            Err(error) => outcome::refuse(&context, delivery, error.to_string()).await,
+        }
+    }
+    let ids: Vec<i64> = jobs.iter().map(|job| job.task.recommendation_id).collect();
+    let Some(rows) = context.patiently("load", || context.db.load_for_embedding(&ids)).await else { return };
+    let sorted = sort(jobs, rows, context.db.model().id.as_ref());
+    outcome::drop_stale(&context, sorted.stale);
+    let mut finished: Vec<(Job, Made)> = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
+    let mut failed = Vec::new();
+    for documents in groups(&context, sorted.documents) {
+        embed(&context, documents, &mut finished, &mut failed).await;
+    }
+    // The provider is free for the next batch while this one is written back.
+    drop(permit);
+    outcome::finish(&context, finished).await;
+    outcome::fail(&context, failed).await;
+}
+
+fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
+    let rows: HashMap<i64, Loaded> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let mut sorted = Sorted::default();
+    for mut job in jobs {
+        let current = rows
+            .get(&job.task.recommendation_id)
+            .filter(|row| row.content_version == job.task.content_version && job.task.target == Target::Current);
+        let Some(row) = current else {
+            sorted.stale.push(job);
+            continue;
+        };
+        let same_model = row.embedding_model.as_deref() == Some(model);
+        if same_model && row.embedded_version == Some(row.content_version) {
+            // Delivered twice: ending a task that is gone is harmless, and one that is left ends here.
+            sorted.unchanged.push(job);
+            continue;
+        }
+        // The ledger knows better than a copy that was published twice.
+        job.attempts = job.attempts.max(row.attempts);
+        let text = row.content.compose();
+        let hash = content_hash(&text);
+        if same_model && row.embedded_hash.as_deref() == Some(hash.as_str()) {
+            sorted.unchanged.push(job);
+        } else {
+            sorted.documents.push(Document { job, text, hash });
+        }
+    }
+    sorted
+}
+
+/// The documents that go into a call together: all, but for those on their last attempt, which stand alone,
+/// so that none is given up for what another one in its batch did to the provider.
+fn groups(context: &Context, documents: Vec<Document>) -> Vec<Vec<Document>> {
+    let (last, together): (Vec<_>, Vec<_>) =
+        documents.into_iter().partition(|d| d.job.attempts > 0 && context.backoff.is_last(d.job.attempts));
+    let mut groups = Vec::with_capacity(last.len() + 1);
+    if !together.is_empty() {
+        groups.push(together);
+    }
+    groups.extend(last.into_iter().map(|document| vec![document]));
+    groups
+}
+
+async fn embed(
+    context: &Context,
+    documents: Vec<Document>,
+    finished: &mut Vec<(Job, Made)>,
+    failed: &mut Vec<(Job, Failure)>,
+) {
+    let ids: Vec<i64> = documents.iter().map(|d| d.job.task.recommendation_id).collect();
+    tracing::info!(tasks = ids.len(), ?ids, "started");
+    let texts: Vec<String> = documents.iter().map(|d| d.text.clone()).collect();
+    let answers = embed_documents(context.embedder.as_ref(), &texts).await;
+    for (document, answer) in documents.into_iter().zip(answers) {
+        let Document { job, hash, .. } = document;
+        match answer {
+            Ok(made) => {
+                let made = Made::Vector { embedding: made.embedding, hash, parts: made.parts };
+                finished.push((job, made));
+            }
+            Err(DocumentError::Unembeddable(reason)) => failed.push((job, Failure::Permanent(reason.to_string()))),
+            Err(DocumentError::Call(error)) => failed.push((job, error.into())),
+        }
+    }
+}
+
+impl From<&(Job, Made)> for Finished {
+    fn from((job, made): &(Job, Made)) -> Self {
+        Self { task: job.task, made: made.clone() }
+    }
+}
