@@ -4,6 +4,8 @@ pub mod batch;
 pub mod local;
 pub mod openai;
 pub mod query;
+#[cfg(test)]
+mod scripted;
 
 use std::time::Duration;
 
