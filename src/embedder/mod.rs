@@ -63,3 +63,6 @@ pub trait Embedder: Send + Sync + 'static {
     /// a text, in order. Texts are embedded whole, never cut.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError>;
 }
+
+/// The threshold of a model that nobody has calibrated: the one MapX had, for text-embedding-ada-002.
+const UNMEASURED_THRESHOLD: f32 = 0.7;
