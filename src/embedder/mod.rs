@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::config::embedder::EmbedderSettings;
 use crate::domain::embedding::Embedding;
 
 /// What one call may carry.
@@ -66,3 +67,23 @@ pub trait Embedder: Send + Sync + 'static {
 
 /// The threshold of a model that nobody has calibrated: the one MapX had, for text-embedding-ada-002.
 const UNMEASURED_THRESHOLD: f32 = 0.7;
+
+/// Settings of which no embedder can be built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("embedder.{key}: {problem}")]
+pub struct BuildError {
+    /// The key in `[embedder]` that must change.
+    pub key: &'static str,
+    pub problem: String,
+}
+
+impl BuildError {
+    fn new(key: &'static str, problem: impl Into<String>) -> Self {
+        Self { key, problem: problem.into() }
+    }
+}
+
+/// A negative threshold asks for the model's own.
+fn configured_threshold(settings: &EmbedderSettings) -> Option<f32> {
+    (settings.threshold >= 0.0).then_some(settings.threshold)
+}
