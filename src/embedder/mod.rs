@@ -7,11 +7,14 @@ pub mod query;
 #[cfg(test)]
 mod scripted;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::embedder::EmbedderSettings;
+use self::local::LocalEmbedder;
+use self::openai::OpenAiEmbedder;
+use crate::config::embedder::{EmbedderSettings, Provider};
 use crate::domain::embedding::Embedding;
 
 /// What one call may carry.
@@ -81,6 +84,28 @@ impl BuildError {
     fn new(key: &'static str, problem: impl Into<String>) -> Self {
         Self { key, problem: problem.into() }
     }
+}
+
+/// The embedder that `settings` describe. Loads the local model (some 20 ms) but calls no provider.
+pub fn build(settings: &EmbedderSettings) -> Result<Arc<dyn Embedder>, BuildError> {
+    Ok(match settings.provider {
+        Provider::Local => Arc::new(local(settings)?),
+        Provider::Openai => Arc::new(OpenAiEmbedder::new(settings)?),
+    })
+}
+
+fn local(settings: &EmbedderSettings) -> Result<LocalEmbedder, BuildError> {
+    let embedder = match settings.model_dir.as_str() {
+        "" => LocalEmbedder::builtin(),
+        dir => LocalEmbedder::from_dir(dir),
+    }
+    .map_err(|error| BuildError::new("model_dir", error.to_string()))?;
+    let (configured, actual) = (settings.dimensions, embedder.dimensions());
+    if configured != 0 && configured != actual {
+        let problem = format!("is {configured}, but {} has {actual} dimensions", embedder.model());
+        return Err(BuildError::new("dimensions", problem));
+    }
+    Ok(embedder.with_threshold(configured_threshold(settings)))
 }
 
 /// A negative threshold asks for the model's own.
