@@ -1,1 +1,246 @@
-//!
+//! Documents of any number and length through an embedder: split, packed into calls, put together again.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::{EmbedError, Embedder, Limits, Unembeddable};
+use crate::domain::embedding::Embedding;
+use crate::domain::text::split;
+
+/// The vector of one document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    pub embedding: Embedding,
+    /// The parts of which it is the mean: 1 unless the text was longer than the model takes. Parts without a
+    /// known word aren't counted.
+    pub parts: usize,
+}
+
+/// Why one document got no vector.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DocumentError {
+    /// Its text can't be embedded, whoever tries again.
+    #[error(transparent)]
+    Unembeddable(#[from] Unembeddable),
+    /// A call that it needed failed, or wasn't made since one before it failed.
+    #[error(transparent)]
+    Call(#[from] EmbedError),
+}
+
+/// What became of one part.
+#[derive(Clone)]
+enum Part {
+    Done(Embedding),
+    /// It says nothing to the model; the text's other parts may.
+    Empty(Unembeddable),
+    /// The provider refuses it. Leaving it out would hide that a piece of the text is missing.
+    Refused(Unembeddable),
+    Failed(EmbedError),
+}
+
+/// Embeds `texts`, of any number and length: one answer a text, in order.
+///
+/// Equal texts are asked for once. A call that is refused is split in halves until the guilty text stands
+/// alone (2·log₂ n more calls). After any other failed call no more calls are made: its texts and those still
+/// to come get the error, those done before keep their vectors, so that nothing is paid for twice.
+pub async fn embed_documents(embedder: &dyn Embedder, texts: &[String]) -> Vec<Result<Embedded, DocumentError>> {
+    let limits = embedder.limits();
+    let plan = Plan::new(texts, limits);
+    let answers = ask(embedder, &plan.parts, limits).await;
+    plan.texts.iter().map(|parts| assemble(parts, &plan.parts, &answers)).collect()
+}
+
+/// Which parts to ask for, and which of them make up each text.
+struct Plan {
+    /// Without duplicates.
+    parts: Vec<String>,
+    /// For each text the indexes into `parts`; none when it is blank.
+    texts: Vec<Vec<usize>>,
+}
+
+impl Plan {
+    fn new(texts: &[String], limits: Limits) -> Self {
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut parts = Vec::new();
+        let mut intern = |part| {
+            *known.entry(part).or_insert_with(|| {
+                parts.push(String::from(part));
+                parts.len() - 1
+            })
+        };
+        let texts = texts.iter().map(|text| {
+            let parts = split(text, limits.max_input_bytes).into_iter();
+            parts.filter(|part| !part.is_empty()).map(&mut intern).collect()
+        });
+        let texts = texts.collect();
+        Self { parts, texts }
+    }
+}
+
+/// One answer a part. Ranges still to ask for lie on a stack, the next on top; a refused range goes back on
+/// it in halves.
+async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits) -> Vec<Part> {
+    let mut answers: Vec<Option<Part>> = vec![None; parts.len()];
+    let mut stack = calls(parts.len(), limits.max_inputs);
+    while let Some(range) = stack.pop() {
+        let (start, end) = (range.start, range.end);
+        match embedder.embed(&parts[range]).await {
+            Ok(vectors) if vectors.len() == end - start => {
+                for (answer, vector) in answers[start..end].iter_mut().zip(vectors) {
+                    *answer = Some(vector.map_or_else(Part::Empty, Part::Done));
+                }
+            }
+            Ok(vectors) => {
+                let reason = format!("the embedder answered {} vectors for {} texts", vectors.len(), end - start);
+                return fail_rest(answers, EmbedError::Transient(reason));
+            }
+            Err(EmbedError::Rejected(reason)) if end - start == 1 => {
+                answers[start] = Some(Part::Refused(Unembeddable(reason)));
+            }
+            Err(EmbedError::Rejected(_)) => {
+                let middle = start + (end - start) / 2;
+                stack.extend([middle..end, start..middle]);
+            }
+            Err(error) => return fail_rest(answers, error),
+        }
+    }
+    // Nothing is left open here; were it, it would have to be tried again.
+    fail_rest(answers, EmbedError::Transient("the embedder was not asked".into()))
+}
+
+/// The ranges of the first calls, the first of them last.
+fn calls(parts: usize, max_inputs: usize) -> Vec<Range<usize>> {
+    let size = max_inputs.max(1);
+    (0..parts).step_by(size).rev().map(|start| start..parts.min(start + size)).collect()
+}
+
+fn fail_rest(answers: Vec<Option<Part>>, error: EmbedError) -> Vec<Part> {
+    answers.into_iter().map(|answer| answer.unwrap_or_else(|| Part::Failed(error.clone()))).collect()
+}
+
+/// The vector of one text of the answers of its parts (indexes into `parts` and `answers`).
+fn assemble(indexes: &[usize], parts: &[String], answers: &[Part]) -> Result<Embedded, DocumentError> {
+    let mut done = Vec::new();
+    let mut empty = None;
+    for &index in indexes {
+        match &answers[index] {
+            Part::Done(embedding) => done.push((embedding.clone(), parts[index].len())),
+            Part::Empty(reason) => empty = Some(reason.clone()),
+            Part::Refused(reason) => return Err(reason.clone().into()),
+            Part::Failed(error) => return Err(error.clone().into()),
+        }
+    }
+    let unembeddable = |reason: &str| DocumentError::from(Unembeddable(reason.into()));
+    match (done.len(), empty) {
+        (0, Some(reason)) => Err(reason.into()),
+        (0, None) => Err(unembeddable("the text is blank")),
+        // As it came: the mean of one would only lose precision.
+        (1, _) => Ok(Embedded { embedding: done.remove(0).0, parts: 1 }),
+        (parts, _) => match Embedding::mean(&done) {
+            Some(embedding) => Ok(Embedded { embedding, parts }),
+            None => Err(unembeddable("the parts of the text cancel each other out")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedder::scripted::{Scripted, vector};
+    use std::time::Duration;
+
+    fn numbered(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("text {n}")).collect()
+    }
+
+    fn reason(answer: &Result<Embedded, DocumentError>) -> String {
+        answer.as_ref().unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn texts_are_packed_into_calls_and_answered_in_order() {
+        let embedder = Scripted { max_inputs: 4, ..Scripted::default() };
+        let texts = numbered(10);
+        let answers = embed_documents(&embedder, &texts).await;
+        assert_eq!(embedder.sizes(), [4, 4, 2]);
+        for (text, answer) in texts.iter().zip(answers) {
+            assert_eq!(answer, Ok(Embedded { embedding: vector(text), parts: 1 }));
+        }
+        assert_eq!(embed_documents(&embedder, &[]).await, []);
+    }
+
+    #[tokio::test]
+    async fn equal_texts_are_asked_for_once() {
+        let embedder = Scripted::default();
+        let texts = ["a", "b", " a ", "a"].map(String::from);
+        let answers = embed_documents(&embedder, &texts).await;
+        assert_eq!(embedder.sizes(), [2]);
+        assert_eq!(answers[0], answers[3]);
+        assert_eq!(answers[0], answers[2]);
+        assert_ne!(answers[0], answers[1]);
+    }
+
+    #[tokio::test]
+    async fn blank_texts_cost_no_call() {
+        let embedder = Scripted::default();
+        let answers = embed_documents(&embedder, &["".into(), " \n\u{2003}".into()]).await;
+        assert_eq!(answers.iter().map(reason).collect::<Vec<_>>(), ["the text is blank"; 2]);
+        assert!(embedder.sizes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_long_text_is_the_mean_of_its_parts_by_length() {
+        let embedder = Scripted { max_input_bytes: 8, ..Scripted::default() };
+        let answers = embed_documents(&embedder, &["aaaaaaaa bbb".into(), "short".into()]).await;
+        let mean = Embedding::mean(&[(vector("aaaaaaaa"), 8), (vector("bbb"), 3)]).unwrap();
+        assert_eq!(answers[0], Ok(Embedded { embedding: mean, parts: 2 }));
+        assert_eq!(answers[1], Ok(Embedded { embedding: vector("short"), parts: 1 }));
+        assert_eq!(embedder.sizes(), [3]);
+    }
+
+    #[tokio::test]
+    async fn empty_parts_are_left_out_and_refused_ones_refuse_the_text() {
+        let embedder = Scripted { max_input_bytes: 8, empty: "🎻", poison: "poison", ..Scripted::default() };
+        let texts = ["aaaaaaaa 🎻 ", "🎻🎻 🎻", "aaaaaaaa poison", "fine"].map(String::from);
+        let answers = embed_documents(&embedder, &texts).await;
+        assert_eq!(answers[0], Ok(Embedded { embedding: vector("aaaaaaaa"), parts: 1 }));
+        assert_eq!(reason(&answers[1]), "no word is known");
+        assert_eq!(reason(&answers[2]), "refused: poison");
+        assert!(matches!(answers[2], Err(DocumentError::Unembeddable(_))));
+        assert_eq!(answers[3].as_ref().unwrap().embedding, vector("fine"));
+    }
+
+    #[tokio::test]
+    async fn one_poison_in_a_thousand_is_found_in_few_calls() {
+        for guilty in [0, 1, 499, 500, 777, 999] {
+            let embedder = Scripted { poison: "poison", ..Scripted::default() };
+            let mut texts = numbered(1_000);
+            texts[guilty] = "poison".into();
+            let answers = embed_documents(&embedder, &texts).await;
+            let failed: Vec<usize> = (0..1_000).filter(|n| answers[*n].is_err()).collect();
+            assert_eq!(failed, [guilty]);
+            assert_eq!(reason(&answers[guilty]), "refused: poison");
+            assert!(embedder.sizes().len() < 30, "{} calls", embedder.sizes().len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_call_keeps_what_was_won_and_ends_the_asking() {
+        let wait = EmbedError::Wait { after: Duration::from_secs(7), reason: "slow down".into() };
+        let errors = [wait, EmbedError::Transient("down".into()), EmbedError::Misconfigured("key".into())];
+        for error in errors {
+            let embedder = Scripted { max_inputs: 2, fail: Some((1, error.clone())), ..Scripted::default() };
+            let answers = embed_documents(&embedder, &numbered(6)).await;
+            assert_eq!(embedder.sizes(), [2, 2]);
+            assert!(answers[..2].iter().all(Result::is_ok));
+            assert!(answers[2..].iter().all(|a| *a == Err(DocumentError::Call(error.clone()))));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_embedder_that_miscounts_gives_nothing() {
+        let embedder = Scripted { lose_one: true, ..Scripted::default() };
+        let answers = embed_documents(&embedder, &numbered(3)).await;
+        assert!(answers.iter().all(|a| reason(a) == "the embedder answered 2 vectors for 3 texts"));
+    }
+}

@@ -4,11 +4,17 @@ pub mod batch;
 pub mod local;
 pub mod openai;
 pub mod query;
+#[cfg(test)]
+mod scripted;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::local::LocalEmbedder;
+use self::openai::OpenAiEmbedder;
+use crate::config::embedder::{EmbedderSettings, Provider};
 use crate::domain::embedding::Embedding;
 
 /// What one call may carry.
@@ -60,4 +66,49 @@ pub trait Embedder: Send + Sync + 'static {
     /// Embeds `texts` (at most [`Limits::max_inputs`], each within [`Limits::max_input_bytes`]): one answer
     /// a text, in order. Texts are embedded whole, never cut.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError>;
+}
+
+/// The threshold of a model that nobody has calibrated: the one MapX had, for text-embedding-ada-002.
+const UNMEASURED_THRESHOLD: f32 = 0.7;
+
+/// Settings of which no embedder can be built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("embedder.{key}: {problem}")]
+pub struct BuildError {
+    /// The key in `[embedder]` that must change.
+    pub key: &'static str,
+    pub problem: String,
+}
+
+impl BuildError {
+    fn new(key: &'static str, problem: impl Into<String>) -> Self {
+        Self { key, problem: problem.into() }
+    }
+}
+
+/// The embedder that `settings` describe. Loads the local model (some 20 ms) but calls no provider.
+pub fn build(settings: &EmbedderSettings) -> Result<Arc<dyn Embedder>, BuildError> {
+    Ok(match settings.provider {
+        Provider::Local => Arc::new(local(settings)?),
+        Provider::Openai => Arc::new(OpenAiEmbedder::new(settings)?),
+    })
+}
+
+fn local(settings: &EmbedderSettings) -> Result<LocalEmbedder, BuildError> {
+    let embedder = match settings.model_dir.as_str() {
+        "" => LocalEmbedder::builtin(),
+        dir => LocalEmbedder::from_dir(dir),
+    }
+    .map_err(|error| BuildError::new("model_dir", error.to_string()))?;
+    let (configured, actual) = (settings.dimensions, embedder.dimensions());
+    if configured != 0 && configured != actual {
+        let problem = format!("is {configured}, but {} has {actual} dimensions", embedder.model());
+        return Err(BuildError::new("dimensions", problem));
+    }
+    Ok(embedder.with_threshold(configured_threshold(settings)))
+}
+
+/// A negative threshold asks for the model's own.
+fn configured_threshold(settings: &EmbedderSettings) -> Option<f32> {
+    (settings.threshold >= 0.0).then_some(settings.threshold)
 }

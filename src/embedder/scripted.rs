@@ -1,0 +1,92 @@
+//! A scripted embedder for the unit tests of this room.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{EmbedError, Embedder, Limits, Unembeddable};
+use crate::domain::embedding::Embedding;
+
+/// Two-dimensional vectors, different for different texts.
+pub fn vector(text: &str) -> Embedding {
+    let sum = text.bytes().enumerate().map(|(at, byte)| (at + 1) as f32 * f32::from(byte)).sum::<f32>();
+    Embedding::new(vec![sum, 100.0], 2).unwrap()
+}
+
+pub struct Scripted {
+    pub max_inputs: usize,
+    pub max_input_bytes: usize,
+    /// Calls with a text that contains it are refused.
+    pub poison: &'static str,
+    /// Texts that contain it have no vector.
+    pub empty: &'static str,
+    /// The call (from 0) that fails, and how.
+    pub fail: Option<(usize, EmbedError)>,
+    pub lose_one: bool,
+    pub delay: Duration,
+    pub sizes: Mutex<Vec<usize>>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        Self {
+            max_inputs: 1_000,
+            max_input_bytes: 1_000,
+            poison: "\0",
+            empty: "\0",
+            fail: None,
+            lose_one: false,
+            delay: Duration::ZERO,
+            sizes: Mutex::default(),
+        }
+    }
+}
+
+impl Scripted {
+    /// How many texts each call carried.
+    pub fn sizes(&self) -> Vec<usize> {
+        self.sizes.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Embedder for Scripted {
+    fn model(&self) -> &str {
+        "scripted"
+    }
+
+    fn dimensions(&self) -> usize {
+        2
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_inputs: self.max_inputs, max_input_bytes: self.max_input_bytes }
+    }
+
+    fn default_threshold(&self) -> f32 {
+        0.7
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+        let call = {
+            let mut sizes = self.sizes.lock().unwrap();
+            sizes.push(texts.len());
+            sizes.len() - 1
+        };
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        if let Some((at, error)) = &self.fail
+            && *at == call
+        {
+            return Err(error.clone());
+        }
+        if let Some(guilty) = texts.iter().find(|text| text.contains(self.poison)) {
+            return Err(EmbedError::Rejected(format!("refused: {guilty}")));
+        }
+        let empty = || Err(Unembeddable("no word is known".into()));
+        let answers = texts.iter().map(|t| if t.contains(self.empty) { empty() } else { Ok(vector(t)) });
+        Ok(answers.skip(usize::from(self.lose_one)).collect())
+    }
+}

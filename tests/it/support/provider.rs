@@ -1,0 +1,297 @@
+//! A fake of OpenAI's `/v1/embeddings` on a real listener, which does what a test tells it.
+//!
+//! ```ignore
+//! let provider = FakeProvider::start(8).await;
+//! provider.next(Behaviour::status(503, "down"));            // one call, in the order given
+//! provider.when_contains("poison", Behaviour::status(400, "no")); // while a text of the call has the word
+//! provider.always(Behaviour::Delay(Duration::from_millis(20)));   // everything else
+//! assert_eq!(provider.calls()[0].inputs, ["text"]);
+//! ```
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{DefaultBodyLimit, Json, State};
+use axum::http::{HeaderMap, Response};
+use axum::routing::post;
+use axum::serve::IncomingStream;
+use axum::{Router, serve};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// What the provider does with a call. Without a script it answers as it should.
+#[derive(Clone, Debug)]
+pub enum Behaviour {
+    /// The right answer.
+    Answer,
+    /// The right answer, later.
+    Delay(Duration),
+    /// No answer, while the connection stays open.
+    Never,
+    /// Another status, with this body and these headers.
+    Status { status: u16, body: String, headers: Vec<(&'static str, String)> },
+    /// The vector of the last text is missing.
+    WrongCount,
+    /// The right vectors and indexes, the last text's first.
+    ShuffledIndex,
+    /// No vector says which text it belongs to.
+    MissingIndex,
+    /// Every vector claims to be the first text's.
+    DuplicateIndex,
+    /// The first vector's first number is this, as written: `NaN`, `null`, `1e39`.
+    Number(&'static str),
+    /// The first vector is all zeros.
+    Zeros,
+    /// Vectors of another dimension.
+    Dimensions(usize),
+    /// 200 and a page for people.
+    Html,
+    /// 200 and this many bytes of white space.
+    Huge(usize),
+    /// 200 and white space without an end, slowly.
+    Endless,
+    /// The right status and length, but the connection breaks off in the middle of the body.
+    Truncated,
+    /// The connection is closed before any answer.
+    Drop,
+    /// 307 to this address.
+    Redirect(String),
+}
+
+impl Behaviour {
+    pub fn status(status: u16, body: &str) -> Self {
+        Self::Status { status, body: body.into(), headers: Vec::new() }
+    }
+
+    /// A rate limit that lasts `retry_after`, as the header says it.
+    pub fn rate_limited(retry_after: &str) -> Self {
+        let headers = vec![("retry-after", retry_after.to_owned())];
+        Self::Status { status: 429, body: "slow down".into(), headers }
+    }
+}
+
+/// A call that came in.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub inputs: Vec<String>,
+    /// The whole JSON body.
+    pub body: Value,
+    pub authorization: Option<String>,
+    pub at: Instant,
+}
+
+#[derive(Default)]
+struct Script {
+    next: VecDeque<Behaviour>,
+    words: Vec<(String, Behaviour)>,
+    always: Option<Behaviour>,
+    calls: Vec<Call>,
+}
+
+impl Script {
+    fn behaviour(&mut self, inputs: &[String]) -> Behaviour {
+        if let Some(next) = self.next.pop_front() {
+            return next;
+        }
+        let mut words = self.words.iter();
+        let by_word = words.find(|(word, _)| inputs.iter().any(|input| input.contains(word)));
+        by_word.map(|(_, behaviour)| behaviour).or(self.always.as_ref()).cloned().unwrap_or(Behaviour::Answer)
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    script: Arc<Mutex<Script>>,
+    dimensions: usize,
+}
+
+/// Serves until it is dropped.
+pub struct FakeProvider {
+    address: SocketAddr,
+    shared: Shared,
+    server: JoinHandle<()>,
+}
+
+impl FakeProvider {
+    /// A provider of vectors of `dimensions` numbers, on a free port of 127.0.0.1.
+    pub async fn start(dimensions: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Shared { script: Arc::default(), dimensions };
+        let app = Router::new()
+            .route("/v1/embeddings", post(embeddings))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(shared.clone());
+        let app = app.into_make_service_with_connect_info::<Connection>();
+        let server = tokio::spawn(async move { serve(listener, app).await.unwrap() });
+        Self { address, shared, server }
+    }
+
+    /// Up to and with `/v1`.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The next call without a behaviour of its own gets this one; comes before words and `always`.
+    pub fn next(&self, behaviour: Behaviour) {
+        self.script().next.push_back(behaviour);
+    }
+
+    /// Calls with a text that contains `word` get this behaviour.
+    pub fn when_contains(&self, word: &str, behaviour: Behaviour) {
+        self.script().words.push((word.to_owned(), behaviour));
+    }
+
+    /// All other calls get this behaviour.
+    pub fn always(&self, behaviour: Behaviour) {
+        self.script().always = Some(behaviour);
+    }
+
+    /// From now on every call is answered as it should be.
+    pub fn behave(&self) {
+        let calls = std::mem::take(&mut self.script().calls);
+        *self.script() = Script { calls, ..Script::default() };
+    }
+
+    /// The calls so far, in the order in which they came.
+    pub fn calls(&self) -> Vec<Call> {
+        self.script().calls.clone()
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.shared.script.lock().unwrap()
+    }
+}
+
+impl Drop for FakeProvider {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// The vector that the provider gives `text`: the same in every run, different for different texts.
+pub fn vector(text: &str, dimensions: usize) -> Vec<f32> {
+    // FNV-1a, then a linear congruence: enough to tell texts apart.
+    let mut state = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mut number = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    };
+    (0..dimensions).map(|_| number()).collect()
+}
+
+async fn embeddings(
+    State(shared): State<Shared>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response<Body> {
+    let inputs: Vec<String> = serde_json::from_value(body["input"].clone()).unwrap();
+    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let behaviour = {
+        let mut script = shared.script.lock().unwrap();
+        script.calls.push(Call { inputs: inputs.clone(), body, authorization, at: Instant::now() });
+        script.behaviour(&inputs)
+    };
+    respond(behaviour, &inputs, shared.dimensions, &connection).await
+}
+
+async fn respond(
+    behaviour: Behaviour,
+    inputs: &[String],
+    dimensions: usize,
+    connection: &Connection,
+) -> Response<Body> {
+    match behaviour {
+        Behaviour::Delay(delay) => tokio::time::sleep(delay).await,
+        Behaviour::Never => std::future::pending().await,
+        Behaviour::Drop => connection.close(),
+        _ => {}
+    }
+    let spaces = |bytes| Ok::<_, Infallible>(" ".repeat(bytes));
+    match behaviour {
+        Behaviour::Status { status, body, headers } => response(status, &headers, Body::from(body)),
+        Behaviour::Redirect(to) => response(307, &[("location", to)], Body::empty()),
+        Behaviour::Html => {
+            let html = [("content-type", "text/html".to_owned())];
+            response(200, &html, Body::from("<html><body>Please log in</body></html>"))
+        }
+        Behaviour::Huge(bytes) => {
+            let chunks = stream::iter((0..bytes / 1_024).map(move |_| spaces(1_024)));
+            response(200, &[], Body::from_stream(chunks))
+        }
+        Behaviour::Endless => {
+            let drip = stream::repeat(()).then(move |()| async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                spaces(1)
+            });
+            response(200, &[], Body::from_stream(drip))
+        }
+        Behaviour::Truncated => {
+            let text = answer(&Behaviour::Answer, inputs, dimensions);
+            let half = text[..text.len() / 2].to_owned();
+            let broken = stream::iter([Ok(half), Err(io::Error::other("the connection broke"))]);
+            response(200, &[("content-length", text.len().to_string())], Body::from_stream(broken))
+        }
+        other => {
+            let json = [("content-type", "application/json".to_owned())];
+            response(200, &json, Body::from(answer(&other, inputs, dimensions)))
+        }
+    }
+}
+
+fn response(status: u16, headers: &[(&str, String)], body: Body) -> Response<Body> {
+    let builder = headers.iter().fold(Response::builder().status(status), |b, (k, v)| b.header(*k, v));
+    builder.body(body).unwrap()
+}
+
+/// The body of a 200, bent as `behaviour` says.
+fn answer(behaviour: &Behaviour, inputs: &[String], dimensions: usize) -> String {
+    let dimensions = if let Behaviour::Dimensions(other) = behaviour { *other } else { dimensions };
+    let item = |(index, text): (usize, &String)| json!({"object": "embedding", "index": index, "embedding": vector(text, dimensions)});
+    let mut data: Vec<Value> = inputs.iter().enumerate().map(item).collect();
+    match behaviour {
+        Behaviour::WrongCount => drop(data.pop()),
+        Behaviour::ShuffledIndex => data.reverse(),
+        Behaviour::MissingIndex => {
+            data.iter_mut().for_each(|item| drop(item.as_object_mut().unwrap().remove("index")))
+        }
+        Behaviour::DuplicateIndex => data.iter_mut().for_each(|item| item["index"] = json!(0)),
+        Behaviour::Number(_) => data[0]["embedding"][0] = json!("THE NUMBER"),
+        Behaviour::Zeros => data[0]["embedding"] = json!(vec![0.0; dimensions]),
+        _ => {}
+    }
+    let text = json!({"object": "list", "data": data, "model": "fake", "usage": {"total_tokens": 1}}).to_string();
+    match behaviour {
+        Behaviour::Number(number) => text.replace("\"THE NUMBER\"", number),
+        _ => text,
+    }
+}
+
+/// The socket of a call, so that it can be closed under the server's feet.
+#[derive(Clone)]
+struct Connection(Arc<std::net::TcpStream>);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(Arc::new(stream.io().as_fd().try_clone_to_owned().unwrap().into()))
+    }
+}
+
+impl Connection {
+    fn close(&self) {
+        // Fails when the caller was faster, which is just as well.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
