@@ -1,9 +1,19 @@
 //! Keeps the vector embeddings of recommendations fresh without ever making a user wait for a model.
+//!
+//! Data moves one way, and so do imports: `http` → `db` → `relay` → `broker` → `worker` → `embedder` → `db`.
+//! `tests/architecture.rs` checks it.
 
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod db;
 pub mod domain;
 pub mod embedder;
-pub mod relay;
-pub mod worker;
+mod heartbeat;
+pub mod http;
+mod relay;
+pub mod search;
+pub mod shutdown;
+pub mod telemetry;
+mod worker;

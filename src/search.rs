@@ -123,7 +123,8 @@ impl Search {
             // A keyword search that isn't wanted isn't made; one that is runs beside the query's embedding.
             Mode::Semantic => Some((self.semantic(request, viewer, &filter).await?, Leg::default())),
             Mode::Hybrid => {
-                let (semantic, keyword) = tokio::join!(self.semantic(request, viewer, &filter), keywords(Match::All));
+                let (semantic, keyword) =
+                    tokio::join!(self.semantic(request, viewer, &filter), keywords(Match::All));
                 Some((semantic?, keyword?))
             }
         };

@@ -30,6 +30,8 @@ type Read<T> = Result<T, InvalidField>;
 const MAX_SHORT: usize = 1_000;
 const MAX_DESCRIPTION: usize = 100_000;
 const MAX_LABELS: usize = 100;
+const MAX_QUERY: usize = 2_000;
+const MAX_LIMIT: u64 = 100;
 
 /// Reads a body of `save` or a line of `import`. `acting` is the authenticated user, who wins over the
 /// body's `user_id`; `dimensions` is the length of a ready `embedding`.
@@ -82,6 +84,41 @@ pub fn patch(body: Value, dimensions: usize) -> Read<Patch> {
         return Err(InvalidField::new("description", "can't be cleared"));
     }
     Ok(patch)
+}
+
+/// The fields of a search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchFields {
+    pub query: String,
+    /// 1 to 100.
+    pub limit: usize,
+    /// −1 to 1.
+    pub threshold: Option<f32>,
+    pub content_type: Option<ContentType>,
+    /// One of `hybrid`, `semantic` and `keyword`.
+    pub mode: Option<String>,
+}
+
+/// Reads a body of `search`. `noSummary` and `summaryMode` are MapX's own and ignored.
+pub fn search(body: Value) -> Read<SearchFields> {
+    let fields = Fields::new(body)?;
+    let query = fields.text("query", MAX_QUERY)?;
+    let mode = fields.text("mode", MAX_SHORT)?;
+    if mode.as_deref().is_some_and(|mode| !["hybrid", "semantic", "keyword"].contains(&mode)) {
+        return Err(InvalidField::new("mode", "must be \"hybrid\", \"semantic\" or \"keyword\""));
+    }
+    // Narrowing to groups needs MapX's own table of their members; ignoring it would show too much.
+    if fields.get("groupIds").is_some_and(|ids| ids.as_array().is_none_or(|ids| !ids.is_empty())) {
+        let problem = "can't be used: this database has no table friend_group_members";
+        return Err(InvalidField::new("groupIds", problem));
+    }
+    Ok(SearchFields {
+        query: query.ok_or_else(|| InvalidField::new("query", "is required and must not be blank"))?,
+        limit: fields.limit()?.unwrap_or(10),
+        threshold: fields.within("threshold", 1.0)?.map(|t| t as f32),
+        content_type: fields.content_type()?,
+        mode,
+    })
 }
 
 /// A user's id as it stands in a header, a path or a body.
@@ -153,11 +190,20 @@ impl Fields {
         }
     }
 
-    fn degrees(&self, field: &str, limit: f64) -> Read<Option<f64>> {
+    /// A number from `-limit` to `limit`.
+    fn within(&self, field: &str, limit: f64) -> Read<Option<f64>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         match value.as_f64() {
             Some(n) if n.abs() <= limit => Ok(Some(n)),
             _ => Err(InvalidField::new(field, format!("must be a number from -{limit} to {limit}"))),
+        }
+    }
+
+    fn limit(&self) -> Read<Option<usize>> {
+        let Some(value) = self.get("limit") else { return Ok(None) };
+        match value.as_u64() {
+            Some(n @ 1..=MAX_LIMIT) => Ok(Some(n as usize)),
+            _ => Err(InvalidField::new("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
         }
     }
 
@@ -203,8 +249,8 @@ impl Fields {
             google_place_id: self.text("google_place_id", MAX_SHORT)?,
             name: self.text("place_name", MAX_SHORT)?,
             address: self.text("place_address", MAX_SHORT)?,
-            lat: self.degrees("place_lat", 90.0)?,
-            lng: self.degrees("place_lng", 180.0)?,
+            lat: self.within("place_lat", 90.0)?,
+            lng: self.within("place_lng", 180.0)?,
             category: self.text("place_category", MAX_SHORT)?,
             metadata: self.object("place_metadata")?,
         };

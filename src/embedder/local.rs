@@ -18,7 +18,7 @@ const WEIGHTS: &str = "model.safetensors";
 
 /// The built-in model's cosines are centred: of random pairs of texts they average 0.00, and 99 % of them lie
 /// under 0.26. From about there on a match is hardly ever chance; a calibration on labelled pairs is to follow.
-const BUILTIN_THRESHOLD: f32 = 0.25;
+const BUILTIN_THRESHOLD: f32 = 0.22;
 
 /// A full call (8 MiB) takes about 200 ms of one core.
 const LIMITS: Limits = Limits { max_inputs: 1_024, max_input_bytes: 8 * 1_024 };

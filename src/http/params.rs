@@ -19,8 +19,10 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path: Result<Path<HashMap<String, String>>, PathRejection> = Path::from_request_parts(parts, state).await;
-        let Path(params) = path.map_err(|e| InvalidField::new("path", format!("can't be read: {}", e.body_text())))?;
+        let path: Result<Path<HashMap<String, String>>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
+        let Path(params) =
+            path.map_err(|e| InvalidField::new("path", format!("can't be read: {}", e.body_text())))?;
         Ok(Self(params))
     }
 }
@@ -56,7 +58,8 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query: Result<Query<HashMap<String, String>>, QueryRejection> =
             Query::from_request_parts(parts, state).await;
-        let Query(params) = query.map_err(|e| InvalidField::new("query", format!("can't be read: {}", e.body_text())))?;
+        let Query(params) =
+            query.map_err(|e| InvalidField::new("query", format!("can't be read: {}", e.body_text())))?;
         Ok(Self(params))
     }
 }

@@ -57,7 +57,7 @@ impl Worker {
 
     /// Works until `shutdown`, then finishes what is in flight within the grace time; what isn't done by
     /// then goes back to its lane.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(&self, shutdown: CancellationToken) {
         let mut calls = JoinSet::new();
         let permits = Arc::new(Semaphore::new(self.queue.max_concurrent));
         let patience =

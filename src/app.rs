@@ -1,0 +1,133 @@
+//! The composition root: builds the rooms, connects them, runs them until shutdown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::topology::Topology;
+use crate::config::{Role, Settings};
+use crate::db::{Db, ModelSpec};
+use crate::embedder::{self, Embedder};
+use crate::heartbeat::Reporter;
+use crate::http::{AppState, Server, router};
+use crate::relay::Relay;
+use crate::search::Search;
+use crate::worker::Worker;
+
+/// Pause before a part that panicked is started again.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// A built service: its database is open and its port is bound, and nothing runs yet.
+pub struct App {
+    db: Db,
+    relay: Arc<Relay>,
+    worker: Arc<Worker>,
+    reporter: Arc<Reporter>,
+    search: Arc<Search>,
+    server: Server,
+    addr: SocketAddr,
+    grace: Duration,
+}
+
+impl App {
+    /// Builds with the embedder of the settings.
+    pub async fn build(settings: Settings, role: Role) -> anyhow::Result<Self> {
+        let embedder = embedder::build(&settings.embedder)?;
+        Self::build_with(settings, role, embedder).await
+    }
+
+    /// Builds with an embedder of the caller's.
+    pub async fn build_with(settings: Settings, role: Role, embedder: Arc<dyn Embedder>) -> anyhow::Result<Self> {
+        settings.check_role(role)?;
+        let db = open(&settings, embedder.as_ref()).await?;
+        let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
+        let broker: Arc<dyn Broker> = EmbeddedBroker::new(topology);
+        let relay = Relay::new(db.clone(), broker.clone(), &settings);
+        let worker = Arc::new(Worker::new(db.clone(), broker, embedder.clone(), &settings.queue));
+        let reporter = Reporter::new(db.clone(), worker.tally(), relay.clone(), role, &settings);
+        let search = Arc::new(Search::new(db.clone(), embedder, &settings));
+        let state = AppState::new(db.clone(), search.clone(), &settings);
+        let bind = settings.server.bind;
+        let server = Server::bind(bind, settings.server.max_connections, router(state)).await;
+        let server = server.with_context(|| {
+            format!("server.bind: can't listen on {bind}; is another program using it? Set MAPX__SERVER__BIND")
+        })?;
+        let addr = server.addr()?;
+        let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
+        Ok(Self { db, relay, worker, reporter: Arc::new(reporter), search, server, addr, grace })
+    }
+
+    /// Where the API listens; with port 0 the port that was taken.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    pub fn search(&self) -> Arc<Search> {
+        self.search.clone()
+    }
+
+    /// Runs until `shutdown`; then no request is taken any more, what is in flight is finished within the
+    /// grace time, and the database is closed last.
+    pub async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.relay.recover().await?;
+        let missing = self.db.enqueue_missing().await?;
+        if missing > 0 {
+            let model = &self.db.model().id;
+            tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
+        }
+        tracing::info!(addr = %self.addr, vectors = self.db.index().len(), model = %self.db.model().id, "serving");
+        let (relay, worker, reporter) = (self.relay, self.worker, self.reporter);
+        // The reporter ends last: while the worker drains, what it holds is still told.
+        let drained = CancellationToken::new();
+        let reporting = {
+            let drained = drained.clone();
+            tokio::spawn(async move { reporter.run(drained).await })
+        };
+        tokio::join!(
+            self.server.run(shutdown.clone(), self.grace),
+            supervise("relay", shutdown.clone(), move |stop| {
+                let relay = relay.clone();
+                Box::pin(async move { relay.run(stop).await })
+            }),
+            supervise("worker", shutdown, move |stop| {
+                let worker = worker.clone();
+                Box::pin(async move { worker.run(stop).await })
+            }),
+        );
+        drained.cancel();
+        let _ = reporting.await;
+        self.db.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Opens the database for the vectors of `embedder`.
+pub async fn open(settings: &Settings, embedder: &dyn Embedder) -> anyhow::Result<Db> {
+    let model = ModelSpec { id: embedder.model().into(), dimensions: embedder.dimensions() };
+    Ok(Db::open(&settings.database, model).await?)
+}
+
+/// Runs a part in a task of its own and starts it again when it panics: the others go on meanwhile.
+async fn supervise(
+    name: &str,
+    shutdown: CancellationToken,
+    start: impl Fn(CancellationToken) -> BoxFuture<'static, ()>,
+) {
+    while let Err(error) = tokio::spawn(start(shutdown.clone())).await {
+        tracing::error!(part = name, %error, "a part of the service panicked; starting it again");
+        if tokio::time::timeout(RESTART, shutdown.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Tells the other processes, through the database, what this one is doing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{Role, Settings};
+use crate::db::Db;
+use crate::db::workers::Heartbeat;
+use crate::relay::Relay;
+use crate::worker::Tally;
+
+/// How often to look whether something has changed.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often to write although nothing has changed.
+const RENEW: Duration = Duration::from_secs(3);
+
+pub struct Reporter {
+    db: Db,
+    tally: Arc<Tally>,
+    relay: Arc<Relay>,
+    role: Role,
+    id: String,
+    host: String,
+    started_at: DateTime<Utc>,
+    max_concurrent: usize,
+    batch_size: usize,
+}
+
+impl Reporter {
+    pub fn new(db: Db, tally: Arc<Tally>, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
+        Self {
+            db,
+            tally,
+            relay,
+            role,
+            id: Uuid::now_v7().to_string(),
+            host: host(),
+            started_at: Utc::now(),
+            max_concurrent: settings.queue.max_concurrent,
+            batch_size: settings.queue.batch_size,
+        }
+    }
+
+    /// Reports until `shutdown`, then signs off.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut last: Option<(Heartbeat, Instant)> = None;
+        while !shutdown.is_cancelled() {
+            let beat = self.beat();
+            let news = last.as_ref().is_none_or(|(known, at)| at.elapsed() >= RENEW || differs(known, &beat));
+            if news {
+                match self.db.beat(beat.clone()).await {
+                    Ok(()) => last = Some((beat, Instant::now())),
+                    Err(error) => tracing::debug!(%error, "the heartbeat could not be written"),
+                }
+            }
+            let _ = tokio::time::timeout(LOOK, shutdown.cancelled()).await;
+        }
+        if let Err(error) = self.db.sign_off(self.id.clone()).await {
+            tracing::debug!(%error, "signing off failed");
+        }
+    }
+
+    fn beat(&self) -> Heartbeat {
+        let [served_high, served_normal, served_low] = self.tally.served();
+        Heartbeat {
+            id: self.id.clone(),
+            role: self.role.as_str().to_owned(),
+            host: self.host.clone(),
+            pid: i64::from(std::process::id()),
+            started_at: self.started_at,
+            heartbeat_at: Utc::now(),
+            in_flight: self.tally.in_flight(),
+            max_concurrent: self.max_concurrent as i64,
+            batch_size: self.batch_size as i64,
+            ready_total: self.tally.ready() as i64,
+            failed_total: self.tally.failed() as i64,
+            ready_per_second: self.tally.ready_per_second(),
+            broker_error: self.relay.trouble(),
+            provider_error: self.tally.provider_error(),
+            served_high,
+            served_normal,
+            served_low,
+        }
+    }
+}
+
+fn differs(known: &Heartbeat, beat: &Heartbeat) -> bool {
+    Heartbeat { heartbeat_at: known.heartbeat_at, ..beat.clone() } != *known
+}
+
+/// This machine's name, as far as it can be known without a library.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok());
+    name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
+}

@@ -1,0 +1,72 @@
+//! The routes, one file an idea.
+
+mod docs;
+mod health;
+mod import;
+mod lists;
+mod places;
+mod queue;
+mod recommendations;
+mod search;
+mod users;
+
+use axum::extract::Request;
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::ApiError;
+use super::layers;
+use super::state::AppState;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "mapx-embeddings",
+        description = "Recommendations that are found by meaning. A save answers at once; its embedding follows in \
+                       the background. The acting user is the header x-user-id, else the body's user_id."
+    ),
+    components(schemas(super::error::ErrorBody))
+)]
+struct ApiDoc;
+
+/// Every route with its documentation; a route without one isn't possible.
+fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(recommendations::save))
+        .routes(routes!(import::import))
+        .routes(routes!(recommendations::get, recommendations::put, recommendations::delete))
+        .routes(routes!(recommendations::embedding))
+        .routes(routes!(lists::by_user))
+        .routes(routes!(lists::by_place))
+        .routes(routes!(places::network_rating))
+        .routes(routes!(places::by_google_id))
+        .routes(routes!(places::reviewed))
+        .routes(routes!(search::search))
+        .routes(routes!(queue::status))
+        .routes(routes!(users::follow, users::unfollow))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(docs::openapi_json))
+}
+
+/// The API's description, OpenAPI 3.1.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// All routes with their layers.
+pub fn router(state: AppState) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
+        .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
+        .method_not_allowed_fallback(async |request: Request| {
+            ApiError::MethodNotAllowed(request.method().to_string())
+        })
+        .layer(middleware::from_fn_with_state(state.clone(), layers::time_limit))
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(middleware::from_fn(layers::log))
+        .with_state(state)
+}

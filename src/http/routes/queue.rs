@@ -1,0 +1,137 @@
+//! The state of the queue.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::health::Part;
+use crate::db::stats::QueueCounts;
+use crate::db::workers::Heartbeat;
+use crate::domain::priority::Priority;
+use crate::http::error::ApiError;
+use crate::http::shape::Envelope;
+use crate::http::state::AppState;
+
+/// The queue over all processes. The first three fields are MapX's.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatusBody {
+    /// Tasks that wait: in the ledger or with the broker.
+    pub queue_length: u64,
+    /// Tasks in a worker's hands.
+    pub processing: u64,
+    /// Whether either is above zero.
+    pub is_processing: bool,
+    /// Waiting and in hand, by lane.
+    pub by_priority: ByPriority,
+    /// Failed before and waiting for the next attempt.
+    pub retrying: u64,
+    pub dead_lettered: u64,
+    /// Seconds since the longest waiting task was enqueued.
+    pub oldest_pending_seconds: Option<f64>,
+    /// Embeddings a second over the last ten seconds.
+    pub throughput_per_second: f64,
+    /// Seconds until the queue is empty at this rate; null when nothing moves.
+    pub eta_seconds: Option<f64>,
+    pub workers: Vec<WorkerBody>,
+    pub broker: Part,
+    pub provider: Part,
+    /// Recommendations in all, and those that can be found by the meaning of their current text.
+    pub recommendations: u64,
+    pub embedded: u64,
+    #[schema(example = "minilm-static-256-i8@7dfaf784")]
+    pub model: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ByPriority {
+    pub high: u64,
+    pub normal: u64,
+    pub low: u64,
+}
+
+/// A process of the service.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerBody {
+    pub id: String,
+    pub role: String,
+    pub host: String,
+    pub pid: i64,
+    pub started_at: DateTime<Utc>,
+    pub heartbeat_at: DateTime<Utc>,
+    pub in_flight: i64,
+    pub max_concurrent: i64,
+    pub batch_size: i64,
+    pub ready_total: i64,
+    pub failed_total: i64,
+    pub ready_per_second: f64,
+}
+
+/// Queue status
+#[utoipa::path(
+    get, path = "/api/recommendations/embedding-queue/status", tag = "queue",
+    responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
+)]
+pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
+    let (counts, workers, coverage) =
+        tokio::join!(state.db.queue_counts(), state.db.workers(), state.db.coverage());
+    let (recommendations, open) = coverage?;
+    let mut body = summary(&counts?, workers?, Utc::now());
+    body.broker.kind = state.broker.to_string();
+    body.provider.kind = state.provider.to_string();
+    body.recommendations = recommendations;
+    body.embedded = recommendations.saturating_sub(open);
+    body.model = state.db.model().id.to_string();
+    Ok(Envelope::new(body, "Queue status"))
+}
+
+fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) -> QueueStatusBody {
+    let open: u64 = counts.open.iter().sum();
+    // Heartbeats are up to a second old: what is in hand can't be more than what is open.
+    let in_hand: i64 = workers.iter().map(|w| w.in_flight.max(0)).sum();
+    let processing = (in_hand as u64).min(open);
+    let rate: f64 = workers.iter().map(|w| w.ready_per_second).sum();
+    QueueStatusBody {
+        queue_length: open - processing,
+        processing,
+        is_processing: open > 0,
+        by_priority: ByPriority {
+            high: counts.open[Priority::High as usize],
+            normal: counts.open[Priority::Normal as usize],
+            low: counts.open[Priority::Low as usize],
+        },
+        retrying: counts.retrying,
+        dead_lettered: counts.dead,
+        oldest_pending_seconds: counts.oldest.map(|at| (now - at).num_milliseconds().max(0) as f64 / 1e3),
+        throughput_per_second: rate,
+        eta_seconds: if open == 0 { Some(0.0) } else { (rate > 0.0).then(|| open as f64 / rate) },
+        broker: Part::new("", workers.iter().find_map(|w| w.broker_error.clone())),
+        provider: Part::new("", workers.iter().find_map(|w| w.provider_error.clone())),
+        workers: workers.into_iter().map(WorkerBody::from).collect(),
+        recommendations: 0,
+        embedded: 0,
+        model: String::new(),
+    }
+}
+
+impl From<Heartbeat> for WorkerBody {
+    fn from(beat: Heartbeat) -> Self {
+        Self {
+            id: beat.id,
+            role: beat.role,
+            host: beat.host,
+            pid: beat.pid,
+            started_at: beat.started_at,
+            heartbeat_at: beat.heartbeat_at,
+            in_flight: beat.in_flight,
+            max_concurrent: beat.max_concurrent,
+            batch_size: beat.batch_size,
+            ready_total: beat.ready_total,
+            failed_total: beat.failed_total,
+            ready_per_second: beat.ready_per_second,
+        }
+    }
+}

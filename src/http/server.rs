@@ -1,0 +1,93 @@
+//! Accepts connections and serves them until shutdown.
+//!
+//! Not `axum::serve`: that has no limit on connections and waits for ever for a request's head, so that a
+//! few thousand clients that send nothing would use up the file descriptors.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Time for a request's head to arrive, counted anew for each request on a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed, as when file descriptors are used up: trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound listener with the routes it will serve.
+pub struct Server {
+    listener: TcpListener,
+    connections: Arc<Semaphore>,
+    router: Router,
+}
+
+impl Server {
+    /// Binds `addr`; port 0 takes a free one.
+    pub async fn bind(addr: SocketAddr, max_connections: usize, router: Router) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        Ok(Self { listener, connections: Arc::new(Semaphore::new(max_connections)), router })
+    }
+
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`, then lets the requests under way finish within `grace`.
+    pub async fn run(self, shutdown: CancellationToken, grace: Duration) {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let open = GracefulShutdown::new();
+        loop {
+            // The permit is taken before the accept: what is too much waits in the kernel's queue.
+            let permit = tokio::select! {
+                permit = self.connections.clone().acquire_owned() => permit,
+                () = shutdown.cancelled() => break,
+            };
+            let stream = tokio::select! {
+                accepted = self.listener.accept() => accepted.map(|(stream, _)| stream),
+                () = shutdown.cancelled() => break,
+            };
+            let (Ok(permit), Ok(stream)) = (permit, stream) else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let connection = builder.serve_connection(io_of(stream), service(self.router.clone())).into_owned();
+            let connection = open.watch(connection);
+            tokio::spawn(async move {
+                // A client that hangs up half-way is its own affair.
+                if let Err(error) = connection.await {
+                    tracing::debug!(error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        if tokio::time::timeout(grace, open.shutdown()).await.is_err() {
+            tracing::warn!("requests were not finished within the grace time");
+        }
+    }
+}
+
+fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
+    // Small answers must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    TokioIo::new(stream)
+}
+
+type Service = TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request>>;
+
+fn service(router: Router) -> Service {
+    let to_body: fn(Request<Incoming>) -> Request = |request| request.map(axum::body::Body::new);
+    TowerToHyperService::new(router.map_request(to_body))
+}
