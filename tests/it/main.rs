@@ -1,4 +1,6 @@
 //! The integration tests: one binary, so that it links once.
 
+mod broker_conformance;
+mod broker_properties;
 mod embedder;
 mod support;
