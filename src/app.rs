@@ -47,7 +47,7 @@ impl App {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
         let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
-        let broker: Arc<dyn Broker> = EmbeddedBroker::new(topology);
+        let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(topology));
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
         let worker = Arc::new(Worker::new(db.clone(), broker, embedder.clone(), &settings.queue));
         let reporter = Reporter::new(db.clone(), worker.tally(), relay.clone(), role, &settings);

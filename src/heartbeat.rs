@@ -15,7 +15,7 @@ use crate::relay::Relay;
 use crate::worker::Tally;
 
 /// How often to look whether something has changed.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(200);
 /// How often to write although nothing has changed.
 const RENEW: Duration = Duration::from_secs(3);
 

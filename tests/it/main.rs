@@ -3,4 +3,5 @@
 mod broker_conformance;
 mod broker_properties;
 mod embedder;
+mod smoke;
 mod support;
