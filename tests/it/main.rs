@@ -1,0 +1,2 @@
+mod broker_conformance;
+mod broker_properties;
