@@ -1,8 +1,10 @@
 //! What a worker reads before it embeds, and how the vectors are written back.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -266,12 +268,12 @@ async fn store_vectors(
     let update = format!(
         "WITH made (id, version, embedding, hash, parts) AS (VALUES {}) \
          UPDATE recommendations SET embedding = made.embedding, embedded_version = made.version, \
-         embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = $1, embedded_at = $2 \
+         embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = ?, embedded_at = ? \
          FROM made WHERE recommendations.id = made.id AND recommendations.content_version = made.version \
          RETURNING recommendations.id, user_id, visibility, content_type",
-        sql::tuples(3, vectors.len(), 5)
+        sql::tuples(vectors.len(), 5)
     );
-    let mut values: Vec<Value> = vec![model.id.to_string().into(), sql::now().into()];
+    let mut values: Vec<Value> = Vec::with_capacity(vectors.len() * 5 + 2);
     for (task, embedding, hash, parts) in vectors {
         values.push(task.recommendation_id.into());
         values.push(task.content_version.into());
@@ -279,12 +281,14 @@ async fn store_vectors(
         values.push(hash.clone().into());
         values.push((*parts as i32).into());
     }
-    let rows: Vec<StoredRow> = sql::all(tx.conn(), &update, values).await?;
+    values.extend([Value::from(model.id.to_string()), sql::now().into()]);
+    let rows = tx.conn().query_all_raw(sql::bulk(tx.conn(), &update, values)).await?;
+    let rows = rows.iter().map(|row| StoredRow::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
     let current: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let made: HashMap<i64, &Embedding> = vectors.iter().map(|(t, made, ..)| (t.recommendation_id, made)).collect();
     for row in rows {
-        let vector = vectors.iter().find(|(task, ..)| task.recommendation_id == row.id);
-        if let Some((_, embedding, ..)) = vector {
-            let embedding = embedding.clone();
+        if let Some(embedding) = made.get(&row.id) {
+            let embedding = (*embedding).clone();
             tx.on_commit(IndexChange::Put { row: row.into(), embedding });
         }
     }
@@ -307,12 +311,12 @@ async fn end_tasks(tx: &Tx<'_>, tasks: &[EmbedTask]) -> Result<(), DbError> {
     for tasks in tasks.chunks(STORE_ROWS) {
         let delete = format!(
             "DELETE FROM embedding_tasks WHERE (recommendation_id, target, content_version) IN (VALUES {})",
-            sql::tuples(1, tasks.len(), 3)
+            sql::tuples(tasks.len(), 3)
         );
         let values = tasks.iter().flat_map(|task| -> [Value; 3] {
             [task.recommendation_id.into(), task.target.as_str().into(), task.content_version.into()]
         });
-        sql::execute(tx.conn(), &delete, values.collect::<Vec<_>>()).await?;
+        tx.conn().execute_raw(sql::bulk(tx.conn(), &delete, values.collect())).await?;
     }
     Ok(())
 }

@@ -29,8 +29,6 @@ pub async fn dropped_deliveries_come_back_in_order(broker: Arc<dyn Broker>) {
     assert_eq!(redelivered(&rest), [false; 2]);
 }
 
-<<<<<<< HEAD
-=======
 pub async fn a_return_wakes_another_consumer(broker: Arc<dyn Broker>) {
     publish(&broker, vec![to_lane(Priority::Normal, "a")]).await;
     let mut consumer = consume(&broker, 1).await;
@@ -42,7 +40,6 @@ pub async fn a_return_wakes_another_consumer(broker: Arc<dyn Broker>) {
     ack_all(again);
 }
 
->>>>>>> broker
 pub async fn what_a_dropped_consumer_held_comes_back(broker: Arc<dyn Broker>) {
     publish_ids(&broker).await;
     let mut consumer = consume(&broker, 3).await;
