@@ -6,6 +6,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, F
 use serde_json::{Map, Value as Json};
 
 use super::entities::{place, service};
+use super::recommendations::object;
 use super::{Db, DbError, Tx, sql, tasks};
 use crate::domain::recommendation::{PlaceDraft, ServiceDraft};
 
@@ -116,6 +117,40 @@ pub(super) async fn resolve_service(tx: &Tx<'_>, draft: &ServiceDraft) -> Result
         ..Default::default()
     };
     Ok(updated.update(tx.conn()).await?)
+}
+
+/// The place that `old` becomes by a change: what the change leaves out stays.
+///
+/// Another Google id is another place altogether. Another name or address without a Google id isn't the
+/// place that Google knows either: that one is others' too and must keep its name.
+pub(super) fn changed(change: PlaceDraft, old: Option<&place::Model>) -> PlaceDraft {
+    let Some(old) = old else { return change };
+    if change.google_place_id.is_some() && change.google_place_id != old.google_place_id {
+        return change;
+    }
+    let same = |new: &Option<String>, old: &Option<String>| new.is_none() || new == old;
+    let still_it = same(&change.name, &old.name) && same(&change.address, &old.address);
+    PlaceDraft {
+        google_place_id: change.google_place_id.or(old.google_place_id.clone().filter(|_| still_it)),
+        name: change.name.or(old.name.clone()),
+        address: change.address.or(old.address.clone()),
+        lat: change.lat.or(old.lat),
+        lng: change.lng.or(old.lng),
+        category: change.category.or(old.category_name.clone()),
+        metadata: change.metadata.or(object(&old.metadata)),
+    }
+}
+
+/// The service that `old` becomes by a change: what the change leaves out stays.
+pub(super) fn changed_service(change: ServiceDraft, old: Option<&service::Model>) -> ServiceDraft {
+    let Some(old) = old else { return change };
+    ServiceDraft {
+        name: change.name.or(old.name.clone()),
+        service_type: change.service_type.or(old.service_type.clone()),
+        business_name: change.business_name.or(old.business_name.clone()),
+        address: change.address.or(old.address.clone()),
+        metadata: change.metadata.or(object(&old.metadata)),
+    }
 }
 
 fn json(map: &Option<Map<String, Json>>) -> Option<Json> {
