@@ -32,7 +32,7 @@ impl Db {
         let index: Arc<dyn VectorIndex> = Arc::new(Matrix::load(&read, &model).await?);
         let enqueued = Arc::new(Notify::new());
         let writer = Writer::start(write, index.clone(), enqueued.clone());
-        Ok(Self { read, writer, index, model, enqueued, _lock: Arc::new(lock) })
+        Ok(Self { read, writer, index, model, enqueued, finishing: Arc::default(), _lock: Arc::new(lock) })
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a worker reads before it embeds, and how the vectors are written back.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -147,15 +149,27 @@ impl Db {
     }
 
     /// Writes vectors back, each only where the row still has the task's version, and ends their tasks.
-    /// Returns the ids that were current.
-    pub async fn finish(&self, finished: Vec<Finished>) -> Result<Vec<i64>, DbError> {
+    /// Says of each, in order, whether it was current.
+    ///
+    /// Batches that finish while others are being written are written together: one statement costs the
+    /// same for five rows as for fifty, and the batches of a fast model are small.
+    pub async fn finish(&self, finished: Vec<Finished>) -> Result<Vec<bool>, DbError> {
+        loop {
+            let answer = self.finishing().call(finished.clone(), async |all| self.finish_now(all).await).await?;
+            if let Some(current) = answer {
+                return Ok(current);
+            }
+        }
+    }
+
+    async fn finish_now(&self, finished: Vec<Finished>) -> Result<Vec<bool>, DbError> {
         let model = self.model().clone();
         self.write(move |tx| {
             async move {
                 let tasks: Vec<EmbedTask> = finished.iter().map(|f| f.task).collect();
-                let current = store(tx, &model, finished).await?;
+                let current: HashSet<(i64, i64)> = store(tx, &model, finished).await?.into_iter().collect();
                 end_tasks(tx, &tasks).await?;
-                Ok(current)
+                Ok(tasks.iter().map(|t| current.contains(&(t.recommendation_id, t.content_version))).collect())
             }
             .boxed()
         })
@@ -227,6 +241,7 @@ impl From<StateRow> for EmbeddingState {
 #[derive(FromQueryResult)]
 struct StoredRow {
     id: i64,
+    content_version: i64,
     user_id: Uuid,
     visibility: String,
     content_type: String,
@@ -235,8 +250,12 @@ struct StoredRow {
 /// Rows in one UPDATE: six parameters each.
 const STORE_ROWS: usize = 500;
 
-/// Stores what was made where the version is still the row's. Returns the ids that were current.
-pub(super) async fn store(tx: &Tx<'_>, model: &ModelSpec, finished: Vec<Finished>) -> Result<Vec<i64>, DbError> {
+/// Stores what was made where the version is still the row's. Returns the ids and versions that were.
+pub(super) async fn store(
+    tx: &Tx<'_>,
+    model: &ModelSpec,
+    finished: Vec<Finished>,
+) -> Result<Vec<(i64, i64)>, DbError> {
     let mut current = Vec::with_capacity(finished.len());
     let mut vectors = Vec::new();
     for Finished { task, made } in finished {
@@ -247,7 +266,7 @@ pub(super) async fn store(tx: &Tx<'_>, model: &ModelSpec, finished: Vec<Finished
                               WHERE id = $1 AND content_version = $2";
                 let values = [task.recommendation_id.into(), task.content_version.into()];
                 if sql::execute(tx.conn(), update, values).await?.rows_affected() > 0 {
-                    current.push(task.recommendation_id);
+                    current.push((task.recommendation_id, task.content_version));
                 }
             }
         }
@@ -262,16 +281,16 @@ async fn store_vectors(
     tx: &Tx<'_>,
     model: &ModelSpec,
     vectors: &[(EmbedTask, Embedding, String, usize)],
-) -> Result<Vec<i64>, DbError> {
+) -> Result<Vec<(i64, i64)>, DbError> {
     let update = format!(
         "WITH made (id, version, embedding, hash, parts) AS (VALUES {}) \
          UPDATE recommendations SET embedding = made.embedding, embedded_version = made.version, \
-         embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = $1, embedded_at = $2 \
+         embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = ?, embedded_at = ? \
          FROM made WHERE recommendations.id = made.id AND recommendations.content_version = made.version \
-         RETURNING recommendations.id, user_id, visibility, content_type",
-        sql::tuples(3, vectors.len(), 5)
+         RETURNING recommendations.id, content_version, user_id, visibility, content_type",
+        sql::tuples(vectors.len(), 5)
     );
-    let mut values: Vec<Value> = vec![model.id.to_string().into(), sql::now().into()];
+    let mut values: Vec<Value> = Vec::with_capacity(vectors.len() * 5 + 2);
     for (task, embedding, hash, parts) in vectors {
         values.push(task.recommendation_id.into());
         values.push(task.content_version.into());
@@ -279,12 +298,16 @@ async fn store_vectors(
         values.push(hash.clone().into());
         values.push((*parts as i32).into());
     }
-    let rows: Vec<StoredRow> = sql::all(tx.conn(), &update, values).await?;
-    let current: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    values.extend([Value::from(model.id.to_string()), sql::now().into()]);
+    let rows = tx.conn().query_all_raw(sql::bulk(tx.conn(), &update, values)).await?;
+    let rows = rows.iter().map(|row| StoredRow::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
+    let current = rows.iter().map(|row| (row.id, row.content_version)).collect();
+    // By version too: an old and a new one of the same row may be in one batch.
+    let made: HashMap<(i64, i64), &Embedding> =
+        vectors.iter().map(|(t, made, ..)| ((t.recommendation_id, t.content_version), made)).collect();
     for row in rows {
-        let vector = vectors.iter().find(|(task, ..)| task.recommendation_id == row.id);
-        if let Some((_, embedding, ..)) = vector {
-            let embedding = embedding.clone();
+        if let Some(embedding) = made.get(&(row.id, row.content_version)) {
+            let embedding = (*embedding).clone();
             tx.on_commit(IndexChange::Put { row: row.into(), embedding });
         }
     }
@@ -307,12 +330,12 @@ async fn end_tasks(tx: &Tx<'_>, tasks: &[EmbedTask]) -> Result<(), DbError> {
     for tasks in tasks.chunks(STORE_ROWS) {
         let delete = format!(
             "DELETE FROM embedding_tasks WHERE (recommendation_id, target, content_version) IN (VALUES {})",
-            sql::tuples(1, tasks.len(), 3)
+            sql::tuples(tasks.len(), 3)
         );
         let values = tasks.iter().flat_map(|task| -> [Value; 3] {
             [task.recommendation_id.into(), task.target.as_str().into(), task.content_version.into()]
         });
-        sql::execute(tx.conn(), &delete, values.collect::<Vec<_>>()).await?;
+        tx.conn().execute_raw(sql::bulk(tx.conn(), &delete, values.collect())).await?;
     }
     Ok(())
 }

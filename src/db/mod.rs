@@ -3,6 +3,7 @@
 //! Reads go to a pool; writes go through [`writer`], which commits together what waits together. What a
 //! write changes in the vector index is applied after its commit, in the order of the commits.
 
+mod combine;
 mod connect;
 pub mod embeddings;
 mod entities;
@@ -11,6 +12,7 @@ pub mod migrate;
 pub mod places;
 pub mod recommendations;
 pub mod search;
+mod services;
 mod sql;
 pub mod stats;
 pub mod tasks;
@@ -24,6 +26,8 @@ use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::Notify;
 
+use combine::Combiner;
+use embeddings::Finished;
 use search::VectorIndex;
 pub use writer::Tx;
 use writer::Writer;
@@ -71,6 +75,7 @@ pub struct Db {
     index: Arc<dyn VectorIndex>,
     model: ModelSpec,
     enqueued: Arc<Notify>,
+    finishing: Arc<Combiner<Finished, bool>>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Arc<connect::ProcessLock>,
 }
@@ -98,6 +103,10 @@ impl Db {
     /// Notified after a commit of this process that enqueued tasks. For one waiter, the relay.
     pub fn enqueued(&self) -> &Notify {
         &self.enqueued
+    }
+
+    fn finishing(&self) -> &Combiner<Finished, bool> {
+        &self.finishing
     }
 
     pub(crate) fn read(&self) -> &DatabaseConnection {

@@ -1,22 +1,74 @@
-//! Places and services: found again or made, and what follows when one is renamed.
+//! Places: found again or made, and what follows when one is renamed.
+
+use std::collections::HashMap;
 
 use sea_orm::ActiveValue::{NotSet, Set, Unchanged};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter};
 use serde_json::{Map, Value as Json};
 
-use super::entities::{place, service};
+use super::entities::place;
 use super::recommendations::object;
 use super::{Db, DbError, Tx, sql, tasks};
-use crate::domain::recommendation::{PlaceDraft, ServiceDraft};
+use crate::domain::recommendation::PlaceDraft;
 
-/// The id of the place that `draft` means: a known one, brought up to what the draft says, or a new one.
+/// Rows in one statement: ten parameters each.
+const BATCH: usize = 1_000;
+
+/// The place that `draft` means: a known one, brought up to what the draft says, or a new one.
+pub(super) async fn resolve(tx: &Tx<'_>, draft: &PlaceDraft) -> Result<place::Model, DbError> {
+    match find_place(tx.conn(), draft).await? {
+        Some(known) => bring_up_to(tx, known, draft).await,
+        None => Ok(new_place(draft).insert(tx.conn()).await?),
+    }
+}
+
+/// The places of all drafts with a Google id, by that id: those that are known as they are, the others
+/// made of the first draft that names them. Two statements for a whole batch.
+pub(super) async fn by_google_id(
+    tx: &Tx<'_>,
+    drafts: &[&PlaceDraft],
+) -> Result<HashMap<String, place::Model>, DbError> {
+    let mut first: HashMap<&str, &PlaceDraft> = HashMap::new();
+    for draft in drafts {
+        if let Some(google) = draft.google_place_id.as_deref() {
+            first.entry(google).or_insert(draft);
+        }
+    }
+    let ids: Vec<&str> = first.keys().copied().collect();
+    let mut places = HashMap::with_capacity(ids.len());
+    for ids in ids.chunks(BATCH) {
+        let known = find_by_google_ids(tx, ids).await?;
+        let missing = ids.iter().filter(|id| !known.contains_key(**id)).map(|id| new_place(first[*id]));
+        let missing: Vec<place::ActiveModel> = missing.collect();
+        places.extend(known);
+        if !missing.is_empty() {
+            place::Entity::insert_many(missing).exec_without_returning(tx.conn()).await?;
+        }
+    }
+    if places.len() < ids.len() {
+        let made: Vec<&str> = ids.into_iter().filter(|id| !places.contains_key(*id)).collect();
+        for ids in made.chunks(BATCH) {
+            places.extend(find_by_google_ids(tx, ids).await?);
+        }
+    }
+    Ok(places)
+}
+
+async fn find_by_google_ids(tx: &Tx<'_>, ids: &[&str]) -> Result<HashMap<String, place::Model>, DbError> {
+    let ids = ids.iter().copied();
+    let found = place::Entity::find().filter(place::Column::GooglePlaceId.is_in(ids)).all(tx.conn()).await?;
+    Ok(found.into_iter().filter_map(|place| Some((place.google_place_id.clone()?, place))).collect())
+}
+
+/// Fills in and replaces what the draft says of a known place.
 ///
 /// A new name or address is part of the texts of all its recommendations: they are enqueued again.
-pub(super) async fn resolve(tx: &Tx<'_>, draft: &PlaceDraft) -> Result<place::Model, DbError> {
-    let Some(known) = find_place(tx.conn(), draft).await? else {
-        return Ok(new_place(draft).insert(tx.conn()).await?);
-    };
+pub(super) async fn bring_up_to(
+    tx: &Tx<'_>,
+    known: place::Model,
+    draft: &PlaceDraft,
+) -> Result<place::Model, DbError> {
     let wanted = place::Model {
         name: draft.name.clone().or(known.name.clone()),
         address: draft.address.clone().or(known.address.clone()),
@@ -79,46 +131,6 @@ fn new_place(draft: &PlaceDraft) -> place::ActiveModel {
     }
 }
 
-/// The service that `draft` means, found by name, type and business, or a new one.
-pub(super) async fn resolve_service(tx: &Tx<'_>, draft: &ServiceDraft) -> Result<service::Model, DbError> {
-    let same = |column: &str, value: &Option<String>| {
-        Expr::cust_with_values(format!("coalesce({column}, '') = ?"), [value.clone().unwrap_or_default()])
-    };
-    let known = service::Entity::find()
-        .filter(same("name", &draft.name))
-        .filter(same("service_type", &draft.service_type))
-        .filter(same("business_name", &draft.business_name))
-        .one(tx.conn())
-        .await?;
-    let now = sql::now();
-    let Some(known) = known else {
-        let new = service::ActiveModel {
-            id: NotSet,
-            name: Set(draft.name.clone()),
-            service_type: Set(draft.service_type.clone()),
-            business_name: Set(draft.business_name.clone()),
-            address: Set(draft.address.clone()),
-            metadata: Set(json(&draft.metadata)),
-            created_at: Set(now),
-            updated_at: Set(now),
-        };
-        return Ok(new.insert(tx.conn()).await?);
-    };
-    let address = draft.address.clone().or(known.address.clone());
-    let metadata = json(&draft.metadata).or(known.metadata.clone());
-    if address == known.address && metadata == known.metadata {
-        return Ok(known);
-    }
-    let updated = service::ActiveModel {
-        id: Unchanged(known.id),
-        address: Set(address),
-        metadata: Set(metadata),
-        updated_at: Set(now),
-        ..Default::default()
-    };
-    Ok(updated.update(tx.conn()).await?)
-}
-
 /// The place that `old` becomes by a change: what the change leaves out stays.
 ///
 /// Another Google id is another place altogether. Another name or address without a Google id isn't the
@@ -141,19 +153,7 @@ pub(super) fn changed(change: PlaceDraft, old: Option<&place::Model>) -> PlaceDr
     }
 }
 
-/// The service that `old` becomes by a change: what the change leaves out stays.
-pub(super) fn changed_service(change: ServiceDraft, old: Option<&service::Model>) -> ServiceDraft {
-    let Some(old) = old else { return change };
-    ServiceDraft {
-        name: change.name.or(old.name.clone()),
-        service_type: change.service_type.or(old.service_type.clone()),
-        business_name: change.business_name.or(old.business_name.clone()),
-        address: change.address.or(old.address.clone()),
-        metadata: change.metadata.or(object(&old.metadata)),
-    }
-}
-
-fn json(map: &Option<Map<String, Json>>) -> Option<Json> {
+pub(super) fn json(map: &Option<Map<String, Json>>) -> Option<Json> {
     map.clone().map(Json::Object)
 }
 

@@ -15,7 +15,7 @@ use super::embeddings::{self, Finished, Made};
 use super::entities::{place, recommendation as row, service};
 use super::search::{IndexChange, IndexedRow};
 use super::tasks::{self, NewTask};
-use super::{Db, DbError, ModelSpec, Tx, places, sql, users};
+use super::{Db, DbError, ModelSpec, Tx, places, services, sql, users};
 use crate::domain::embedding::Embedding;
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::{ContentType, Draft, Patch, PlaceDraft, ServiceDraft, Visibility};
@@ -50,6 +50,8 @@ pub enum Changed<T> {
 /// Resolved places and services of a batch, by draft, so that a batch asks once for each.
 #[derive(Default)]
 struct Subjects {
+    /// The batch's places with a Google id, before what its later drafts say of them.
+    by_google_id: HashMap<String, place::Model>,
     places: HashMap<String, place::Model>,
     services: HashMap<String, service::Model>,
 }
@@ -111,7 +113,8 @@ async fn save_in(
     authors.sort_unstable();
     authors.dedup();
     users::ensure(tx, &authors).await?;
-    let mut subjects = Subjects::default();
+    let places: Vec<&PlaceDraft> = drafts.iter().filter_map(|d| d.place.as_ref()).collect();
+    let mut subjects = Subjects { by_google_id: places::by_google_id(tx, &places).await?, ..Default::default() };
     let mut resolved = Vec::with_capacity(drafts.len());
     for draft in drafts {
         resolved.push(subjects.resolve(tx, draft).await?);
@@ -160,7 +163,8 @@ impl Subjects {
             Some(wanted) => {
                 let key = format!("{wanted:?}");
                 if !self.places.contains_key(&key) {
-                    self.places.insert(key.clone(), places::resolve(tx, wanted).await?);
+                    let place = self.resolve_place(tx, wanted).await?;
+                    self.places.insert(key.clone(), place);
                 }
                 self.places.get(&key).cloned()
             }
@@ -170,13 +174,23 @@ impl Subjects {
             Some(wanted) => {
                 let key = format!("{wanted:?}");
                 if !self.services.contains_key(&key) {
-                    self.services.insert(key.clone(), places::resolve_service(tx, wanted).await?);
+                    self.services.insert(key.clone(), services::resolve(tx, wanted).await?);
                 }
                 self.services.get(&key).cloned()
             }
             None => None,
         };
         Ok(Resolved { draft, place, service })
+    }
+
+    async fn resolve_place(&mut self, tx: &Tx<'_>, wanted: &PlaceDraft) -> Result<place::Model, DbError> {
+        let google = wanted.google_place_id.as_deref();
+        let Some((google, known)) = google.and_then(|google| self.by_google_id.remove_entry(google)) else {
+            return places::resolve(tx, wanted).await;
+        };
+        let place = places::bring_up_to(tx, known, wanted).await?;
+        self.by_google_id.insert(google, place.clone());
+        Ok(place)
     }
 }
 
@@ -274,9 +288,9 @@ async fn update_in(
         Some(wanted) => Some(places::resolve(tx, &wanted).await?),
         None => old_place,
     };
-    let changed_service = patch.service.take().map(|change| places::changed_service(change, old_service.as_ref()));
+    let changed_service = patch.service.take().map(|change| services::changed(change, old_service.as_ref()));
     let service = match changed_service.filter(ServiceDraft::is_named) {
-        Some(wanted) => Some(places::resolve_service(tx, &wanted).await?),
+        Some(wanted) => Some(services::resolve(tx, &wanted).await?),
         None => old_service,
     };
     // A place that was renamed just now may have given this row a new version already.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::{Db, DbError, Tx, sql};
@@ -47,7 +47,7 @@ pub(super) async fn enqueue(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<(), DbErro
         let insert = format!(
             "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, attempts, \
              enqueued_at, not_before, updated_at) VALUES {} {COALESCE}",
-            sql::tuples(1, tasks.len(), 9)
+            sql::tuples(tasks.len(), 9)
         );
         let now = sql::now();
         let values = tasks.iter().flat_map(|task| -> [Value; 9] {
@@ -63,7 +63,7 @@ pub(super) async fn enqueue(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<(), DbErro
                 now.into(),
             ]
         });
-        sql::execute(tx.conn(), &insert, values.collect::<Vec<_>>()).await?;
+        tx.conn().execute_raw(sql::bulk(tx.conn(), &insert, values.collect())).await?;
         tx.wake_relay();
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Users and whom they follow. A user is known from the first moment it acts.
 
 use futures_util::FutureExt;
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::search::Viewer;
@@ -18,11 +18,11 @@ struct Followed {
 /// Makes sure that the users exist.
 pub(super) async fn ensure(tx: &Tx<'_>, ids: &[Uuid]) -> Result<(), DbError> {
     for ids in ids.chunks(MAX_PARAMETERS / 2) {
-        let tuples = sql::tuples(1, ids.len(), 2);
+        let tuples = sql::tuples(ids.len(), 2);
         let insert = format!("INSERT INTO users (id, created_at) VALUES {tuples} ON CONFLICT (id) DO NOTHING");
         let now = sql::now();
         let values: Vec<Value> = ids.iter().flat_map(|id| [(*id).into(), now.into()]).collect();
-        sql::execute(tx.conn(), &insert, values).await?;
+        tx.conn().execute_raw(sql::bulk(tx.conn(), &insert, values)).await?;
     }
     Ok(())
 }

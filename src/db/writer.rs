@@ -213,6 +213,13 @@ async fn commit_together(conn: &DatabaseConnection, group: &mut [Box<dyn Job>]) 
     let tx =
         conn.begin_with_options(TransactionOptions { sqlite_transaction_mode: mode, ..Default::default() }).await?;
     let mut effects = Effects::default();
+    if let [job] = group {
+        // Alone, the transaction is its savepoint.
+        return match job.run(&tx).await {
+            Attempt::Commit(noted) => tx.commit().await.map(|()| noted),
+            Attempt::RollBack => tx.rollback().await.map(|()| effects),
+        };
+    }
     for job in group.iter_mut() {
         let savepoint = tx.begin().await?;
         match job.run(&savepoint).await {

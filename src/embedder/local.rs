@@ -16,8 +16,9 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 
-/// The built-in model's cosines are centred: of random pairs of texts they average 0.00, and 99 % of them lie
-/// under 0.26. From about there on a match is hardly ever chance; a calibration on labelled pairs is to follow.
+/// Measured on the sample with 46 judged queries (`tests/it/calibration.rs` prints the table): keeps 94 % of
+/// the answers and drops 96 % of everything else. The model's cosines are centred (random pairs average 0.00,
+/// 99 % of them lie under 0.26), so the 0.7 of another model would hide every answer.
 const BUILTIN_THRESHOLD: f32 = 0.22;
 
 /// A full call (8 MiB) takes about 200 ms of one core.

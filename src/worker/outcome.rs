@@ -87,8 +87,10 @@ pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
     }
     let write = || context.db.finish(finished.iter().map(Finished::from).collect());
     let Some(current) = context.patiently("write back", write).await else { return };
-    context.tally.note_ready(current.len());
-    tracing::info!(tasks = current.len(), ids = ?current, "ready");
+    let ready = finished.iter().zip(current).filter(|(_, current)| *current);
+    let ids: Vec<i64> = ready.map(|((job, _), _)| job.task.recommendation_id).collect();
+    context.tally.note_ready(ids.len());
+    tracing::info!(tasks = ids.len(), ?ids, "ready");
     for (job, _) in finished {
         context.ack(job.delivery);
     }

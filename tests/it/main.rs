@@ -2,6 +2,7 @@
 
 mod broker_conformance;
 mod broker_properties;
+mod calibration;
 mod contract;
 mod embedder;
 mod smoke;

@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             lanes::an_empty_lane_wastes_no_turn,
             lanes::a_high_overtakes_a_thousand_lows,
             returns::dropped_deliveries_come_back_in_order,
+            returns::a_return_wakes_another_consumer,
             returns::what_a_dropped_consumer_held_comes_back,
             returns::a_held_delivery_outlives_its_consumer,
             returns::a_message_that_always_comes_back_ends_in_the_dead_letters,

@@ -29,6 +29,17 @@ pub async fn dropped_deliveries_come_back_in_order(broker: Arc<dyn Broker>) {
     assert_eq!(redelivered(&rest), [false; 2]);
 }
 
+pub async fn a_return_wakes_another_consumer(broker: Arc<dyn Broker>) {
+    publish(&broker, vec![to_lane(Priority::Normal, "a")]).await;
+    let mut consumer = consume(&broker, 1).await;
+    let held = receive(&mut consumer, 1).await;
+    drop(consumer);
+    let mut other = consume(&broker, 1).await;
+    let (again, ()) = tokio::join!(receive(&mut other, 1), async { drop(held) });
+    assert_eq!(ids(&again), ["a"]);
+    ack_all(again);
+}
+
 pub async fn what_a_dropped_consumer_held_comes_back(broker: Arc<dyn Broker>) {
     publish_ids(&broker).await;
     let mut consumer = consume(&broker, 3).await;

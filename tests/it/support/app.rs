@@ -186,7 +186,8 @@ impl TestApp {
     pub async fn drained(&self) -> Value {
         eventually("the queue is empty", async || {
             let queue = self.queue().await;
-            let open = ["queueLength", "processing", "retrying"].iter().filter_map(|f| queue[*f].as_u64()).sum::<u64>();
+            let open =
+                ["queueLength", "processing", "retrying"].iter().filter_map(|f| queue[*f].as_u64()).sum::<u64>();
             (open == 0).then_some(queue)
         })
         .await

@@ -1,0 +1,73 @@
+//! Services: found again or made.
+
+use sea_orm::ActiveValue::{Set, Unchanged};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait, DatabaseTransaction, EntityTrait, QueryFilter};
+
+use super::entities::service;
+use super::places::json;
+use super::recommendations::object;
+use super::{DbError, Tx, sql};
+use crate::domain::recommendation::ServiceDraft;
+
+/// The service that `old` becomes by a change: what the change leaves out stays.
+pub(super) fn changed(change: ServiceDraft, old: Option<&service::Model>) -> ServiceDraft {
+    let Some(old) = old else { return change };
+    ServiceDraft {
+        name: change.name.or(old.name.clone()),
+        service_type: change.service_type.or(old.service_type.clone()),
+        business_name: change.business_name.or(old.business_name.clone()),
+        address: change.address.or(old.address.clone()),
+        metadata: change.metadata.or(object(&old.metadata)),
+    }
+}
+
+/// The service that `draft` means, found by name, type and business and brought up to what the draft says,
+/// or a new one.
+pub(super) async fn resolve(tx: &Tx<'_>, draft: &ServiceDraft) -> Result<service::Model, DbError> {
+    // Most of a batch's services are new, so the attempt to insert comes before the look.
+    if let Some(made) = insert(tx.conn(), draft).await? {
+        return Ok(made);
+    }
+    let known = find(tx.conn(), draft).await?;
+    let known = known.ok_or_else(|| DbError::Unavailable("a service was there and is gone".into()))?;
+    let address = draft.address.clone().or(known.address.clone());
+    let metadata = json(&draft.metadata).or(known.metadata.clone());
+    if address == known.address && metadata == known.metadata {
+        return Ok(known);
+    }
+    let updated = service::ActiveModel {
+        id: Unchanged(known.id),
+        address: Set(address),
+        metadata: Set(metadata),
+        updated_at: Set(sql::now()),
+        ..Default::default()
+    };
+    Ok(updated.update(tx.conn()).await?)
+}
+
+/// The new service, or `None` when there is one of that name, type and business.
+async fn insert(conn: &DatabaseTransaction, draft: &ServiceDraft) -> Result<Option<service::Model>, DbError> {
+    let insert = "INSERT INTO services (name, service_type, business_name, address, metadata, created_at, updated_at) \
+                  VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING RETURNING *";
+    let values = [
+        draft.name.clone().into(),
+        draft.service_type.clone().into(),
+        draft.business_name.clone().into(),
+        draft.address.clone().into(),
+        json(&draft.metadata).into(),
+        sql::now().into(),
+    ];
+    sql::one(conn, insert, values).await
+}
+
+async fn find(conn: &DatabaseTransaction, draft: &ServiceDraft) -> Result<Option<service::Model>, DbError> {
+    let same = |column: &str, value: &Option<String>| {
+        Expr::cust_with_values(format!("coalesce({column}, '') = ?"), [value.clone().unwrap_or_default()])
+    };
+    let query = service::Entity::find()
+        .filter(same("name", &draft.name))
+        .filter(same("service_type", &draft.service_type))
+        .filter(same("business_name", &draft.business_name));
+    Ok(query.one(conn).await?)
+}
