@@ -54,7 +54,7 @@ impl App {
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
         let state = AppState::new(db.clone(), search.clone(), &settings);
         let bind = settings.server.bind;
-        let server = Server::bind(bind, settings.server.max_connections, router(state)).await;
+        let server = Server::bind(&settings.server, router(state)).await;
         let server = server.with_context(|| {
             format!("server.bind: can't listen on {bind}; is another program using it? Set MAPX__SERVER__BIND")
         })?;

@@ -8,6 +8,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, F
 use serde_json::{Map, Value as Json};
 
 use super::entities::place;
+use super::recommendations::object;
 use super::{Db, DbError, Tx, sql, tasks};
 use crate::domain::recommendation::PlaceDraft;
 
@@ -127,6 +128,28 @@ fn new_place(draft: &PlaceDraft) -> place::ActiveModel {
         metadata: Set(json(&draft.metadata)),
         created_at: Set(now),
         updated_at: Set(now),
+    }
+}
+
+/// The place that `old` becomes by a change: what the change leaves out stays.
+///
+/// Another Google id is another place altogether. Another name or address without a Google id isn't the
+/// place that Google knows either: that one is others' too and must keep its name.
+pub(super) fn changed(change: PlaceDraft, old: Option<&place::Model>) -> PlaceDraft {
+    let Some(old) = old else { return change };
+    if change.google_place_id.is_some() && change.google_place_id != old.google_place_id {
+        return change;
+    }
+    let same = |new: &Option<String>, old: &Option<String>| new.is_none() || new == old;
+    let still_it = same(&change.name, &old.name) && same(&change.address, &old.address);
+    PlaceDraft {
+        google_place_id: change.google_place_id.or(old.google_place_id.clone().filter(|_| still_it)),
+        name: change.name.or(old.name.clone()),
+        address: change.address.or(old.address.clone()),
+        lat: change.lat.or(old.lat),
+        lng: change.lng.or(old.lng),
+        category: change.category.or(old.category_name.clone()),
+        metadata: change.metadata.or(object(&old.metadata)),
     }
 }
 

@@ -18,7 +18,7 @@ use super::tasks::{self, NewTask};
 use super::{Db, DbError, ModelSpec, Tx, places, services, sql, users};
 use crate::domain::embedding::Embedding;
 use crate::domain::priority::Priority;
-use crate::domain::recommendation::{ContentType, Draft, Patch, PlaceDraft, Visibility};
+use crate::domain::recommendation::{ContentType, Draft, Patch, PlaceDraft, ServiceDraft, Visibility};
 use crate::domain::status::EmbeddingStatus;
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::{Content, content_hash};
@@ -283,12 +283,14 @@ async fn update_in(
     }
     let (old_place, old_service) = subjects_of(tx, &known).await?;
     let before = content_of(&known, old_place.as_ref(), old_service.as_ref());
-    let place = match &patch.place {
-        Some(wanted) => Some(places::resolve(tx, wanted).await?),
+    let changed_place = patch.place.take().map(|change| places::changed(change, old_place.as_ref()));
+    let place = match changed_place.filter(PlaceDraft::is_named) {
+        Some(wanted) => Some(places::resolve(tx, &wanted).await?),
         None => old_place,
     };
-    let service = match &patch.service {
-        Some(wanted) => Some(services::resolve(tx, wanted).await?),
+    let changed_service = patch.service.take().map(|change| services::changed(change, old_service.as_ref()));
+    let service = match changed_service.filter(ServiceDraft::is_named) {
+        Some(wanted) => Some(services::resolve(tx, &wanted).await?),
         None => old_service,
     };
     // A place that was renamed just now may have given this row a new version already.

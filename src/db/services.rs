@@ -6,8 +6,21 @@ use sea_orm::{ActiveModelTrait, DatabaseTransaction, EntityTrait, QueryFilter};
 
 use super::entities::service;
 use super::places::json;
+use super::recommendations::object;
 use super::{DbError, Tx, sql};
 use crate::domain::recommendation::ServiceDraft;
+
+/// The service that `old` becomes by a change: what the change leaves out stays.
+pub(super) fn changed(change: ServiceDraft, old: Option<&service::Model>) -> ServiceDraft {
+    let Some(old) = old else { return change };
+    ServiceDraft {
+        name: change.name.or(old.name.clone()),
+        service_type: change.service_type.or(old.service_type.clone()),
+        business_name: change.business_name.or(old.business_name.clone()),
+        address: change.address.or(old.address.clone()),
+        metadata: change.metadata.or(object(&old.metadata)),
+    }
+}
 
 /// The service that `draft` means, found by name, type and business and brought up to what the draft says,
 /// or a new one.

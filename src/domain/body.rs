@@ -32,6 +32,12 @@ const MAX_DESCRIPTION: usize = 100_000;
 const MAX_LABELS: usize = 100;
 const MAX_QUERY: usize = 2_000;
 const MAX_LIMIT: u64 = 100;
+/// Levels of lists and objects in a field. Readers of answers commonly stop at 128 levels, our own envelope
+/// included: without a limit, one recommendation would make every list that shows it unreadable.
+const MAX_DEPTH: usize = 64;
+
+/// The problem with `groupIds`.
+pub const NO_GROUPS: &str = "can't be used: this database has no table friend_group_members";
 
 /// Reads a body of `save` or a line of `import`. `acting` is the authenticated user, who wins over the
 /// body's `user_id`; `dimensions` is the length of a ready `embedding`.
@@ -39,8 +45,9 @@ pub fn draft(body: Value, acting: Option<Uuid>, dimensions: usize) -> Read<Draft
     let fields = Fields::new(body)?;
     let stated = fields.text("user_id", MAX_SHORT)?.map(|id| user_id("user_id", &id)).transpose()?;
     let user_id = acting.or(stated).ok_or_else(|| InvalidField::new("user_id", "is required"))?;
-    let place = fields.place()?;
-    let service = fields.service()?;
+    // Coordinates or a category alone name no place that could be found again.
+    let place = Some(fields.place()?).filter(PlaceDraft::is_named);
+    let service = Some(fields.service()?).filter(ServiceDraft::is_named);
     let inferred = match (&place, &service) {
         (Some(_), _) => ContentType::Place,
         (None, Some(_)) => ContentType::Service,
@@ -75,8 +82,8 @@ pub fn patch(body: Value, dimensions: usize) -> Read<Patch> {
         metadata: fields.clearable("metadata", |f| f.object("metadata"))?,
         rating: fields.clearable("rating", |f| f.rating())?,
         visibility: fields.parsed::<Visibility>("visibility")?,
-        place: fields.place()?,
-        service: fields.service()?,
+        place: Some(fields.place()?).filter(|place| *place != PlaceDraft::default()),
+        service: Some(fields.service()?).filter(|service| *service != ServiceDraft::default()),
         embedding: fields.embedding(dimensions)?,
         priority: fields.parsed::<Priority>("priority")?,
     };
@@ -109,8 +116,7 @@ pub fn search(body: Value) -> Read<SearchFields> {
     }
     // Narrowing to groups needs MapX's own table of their members; ignoring it would show too much.
     if fields.get("groupIds").is_some_and(|ids| ids.as_array().is_none_or(|ids| !ids.is_empty())) {
-        let problem = "can't be used: this database has no table friend_group_members";
-        return Err(InvalidField::new("groupIds", problem));
+        return Err(InvalidField::new("groupIds", NO_GROUPS));
     }
     Ok(SearchFields {
         query: query.ok_or_else(|| InvalidField::new("query", "is required and must not be blank"))?,
@@ -215,6 +221,9 @@ impl Fields {
         if has_nul(value) {
             return Err(InvalidField::new(field, "must not contain NUL characters"));
         }
+        if depth(value) > MAX_DEPTH {
+            return Err(InvalidField::new(field, format!("must be at most {MAX_DEPTH} levels deep")));
+        }
         Ok(Some(map.clone()))
     }
 
@@ -244,8 +253,8 @@ impl Fields {
         embedding.map(Some).map_err(|e| InvalidField::new("embedding", e.to_string()))
     }
 
-    fn place(&self) -> Read<Option<PlaceDraft>> {
-        let place = PlaceDraft {
+    fn place(&self) -> Read<PlaceDraft> {
+        Ok(PlaceDraft {
             google_place_id: self.text("google_place_id", MAX_SHORT)?,
             name: self.text("place_name", MAX_SHORT)?,
             address: self.text("place_address", MAX_SHORT)?,
@@ -253,22 +262,17 @@ impl Fields {
             lng: self.within("place_lng", 180.0)?,
             category: self.text("place_category", MAX_SHORT)?,
             metadata: self.object("place_metadata")?,
-        };
-        // Coordinates or a category alone name no place that could be found again.
-        let named = place.google_place_id.is_some() || place.name.is_some() || place.address.is_some();
-        Ok(named.then_some(place))
+        })
     }
 
-    fn service(&self) -> Read<Option<ServiceDraft>> {
-        let service = ServiceDraft {
+    fn service(&self) -> Read<ServiceDraft> {
+        Ok(ServiceDraft {
             name: self.text("service_name", MAX_SHORT)?,
             service_type: self.text("service_type", MAX_SHORT)?,
             business_name: self.text("service_business_name", MAX_SHORT)?,
             address: self.text("service_address", MAX_SHORT)?,
             metadata: self.object("service_metadata")?,
-        };
-        let named = service.name.is_some() || service.business_name.is_some() || service.service_type.is_some();
-        Ok(named.then_some(service))
+        })
     }
 }
 
@@ -292,6 +296,15 @@ fn has_nul(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(has_nul),
         Value::Object(map) => map.iter().any(|(k, v)| k.contains('\0') || has_nul(v)),
         _ => false,
+    }
+}
+
+/// Levels of lists and objects; 0 for a plain value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -93,6 +93,13 @@ pub struct PlaceDraft {
     pub metadata: Option<Map<String, Value>>,
 }
 
+impl PlaceDraft {
+    /// Whether it could be found again.
+    pub fn is_named(&self) -> bool {
+        self.google_place_id.is_some() || self.name.is_some() || self.address.is_some()
+    }
+}
+
 /// The service of a body. Two bodies mean the same service when name, business name and address are equal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceDraft {
@@ -101,6 +108,13 @@ pub struct ServiceDraft {
     pub business_name: Option<String>,
     pub address: Option<String>,
     pub metadata: Option<Map<String, Value>>,
+}
+
+impl ServiceDraft {
+    /// Whether it could be found again.
+    pub fn is_named(&self) -> bool {
+        self.name.is_some() || self.business_name.is_some() || self.service_type.is_some()
+    }
 }
 
 /// A recommendation to be saved.
@@ -135,6 +149,7 @@ pub struct Patch {
     pub metadata: Option<Option<Map<String, Value>>>,
     pub rating: Option<Option<i16>>,
     pub visibility: Option<Visibility>,
+    /// Its absent fields stay as they are, and so do those of the service.
     pub place: Option<PlaceDraft>,
     pub service: Option<ServiceDraft>,
     pub embedding: Option<Embedding>,

@@ -1,7 +1,6 @@
 //! Path and query parameters, refused by name.
 
 use std::collections::HashMap;
-use std::str::FromStr;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
@@ -10,7 +9,8 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::db::lists::Page;
-use crate::domain::body::{InvalidField, user_id};
+use crate::domain::body::{InvalidField, NO_GROUPS, user_id};
+use crate::domain::recommendation::Visibility;
 
 /// The parameters of the path, still text.
 pub struct PathParams(HashMap<String, String>);
@@ -76,14 +76,32 @@ impl QueryParams {
         Ok(Page { limit, offset })
     }
 
-    /// A word of a fixed list; an empty one counts as absent.
-    pub fn word<T: FromStr<Err: std::fmt::Display>>(&self, name: &'static str) -> Result<Option<T>, ApiError> {
-        let Some(text) = self.0.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|e: T::Err| InvalidField::new(name, e.to_string()).into())
+    /// The one visibility that is asked for; `all`, as MapX's clients say it, is as good as none.
+    pub fn visibility(&self) -> Result<Option<Visibility>, ApiError> {
+        match self.given("visibility") {
+            None | Some("all") => Ok(None),
+            Some(word) => word
+                .parse()
+                .map(Some)
+                .map_err(|_| InvalidField::new("visibility", "must be \"friends\", \"public\" or \"all\"").into()),
+        }
+    }
+
+    /// Refuses to narrow to groups, as a search does: ignoring it would show too much.
+    pub fn no_groups(&self) -> Result<(), ApiError> {
+        match self.given("groupIds") {
+            None => Ok(()),
+            Some(_) => Err(InvalidField::new("groupIds", NO_GROUPS).into()),
+        }
+    }
+
+    /// An empty parameter counts as absent.
+    fn given(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
     fn number(&self, name: &'static str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
-        let Some(text) = self.0.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.given(name) else { return Ok(None) };
         match text.parse::<u64>() {
             Ok(n) if (min..=max).contains(&n) => Ok(Some(n)),
             _ => Err(InvalidField::new(name, format!("must be a whole number from {min} to {max}")).into()),

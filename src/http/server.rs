@@ -20,7 +20,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Time for a request's head to arrive, counted anew for each request on a connection.
+use crate::config::sections::ServerSettings;
+
+/// Time for a request's head to arrive, counted anew for each request on a connection. A shorter request
+/// timeout holds for the head too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, as when file descriptors are used up: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,14 +32,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     listener: TcpListener,
     connections: Arc<Semaphore>,
+    head_timeout: Duration,
     router: Router,
 }
 
 impl Server {
-    /// Binds `addr`; port 0 takes a free one.
-    pub async fn bind(addr: SocketAddr, max_connections: usize, router: Router) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
-        Ok(Self { listener, connections: Arc::new(Semaphore::new(max_connections)), router })
+    /// Binds `server.bind`; port 0 takes a free one.
+    pub async fn bind(settings: &ServerSettings, router: Router) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.bind).await?;
+        let connections = Arc::new(Semaphore::new(settings.max_connections));
+        let head_timeout = HEAD_TIMEOUT.min(Duration::from_millis(settings.request_timeout_ms));
+        Ok(Self { listener, connections, head_timeout, router })
     }
 
     pub fn addr(&self) -> io::Result<SocketAddr> {
@@ -45,8 +51,10 @@ impl Server {
 
     /// Serves until `shutdown`, then lets the requests under way finish within `grace`.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        // Said outright: with HTTP/2 as a choice, which another crate's features may bring, it first waits
+        // without a limit for the bytes that tell the version.
+        let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.head_timeout);
         let open = GracefulShutdown::new();
         loop {
             // The permit is taken before the accept: what is too much waits in the kernel's queue.

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 
-use crate::domain::recommendation::Visibility;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::identity::Acting;
 use crate::http::params::{PathParams, QueryParams};
@@ -42,7 +41,7 @@ pub async fn by_user(
     get, path = "/api/recommendations/place/{place_id}", tag = "places",
     params(
         ("place_id" = i64, Path, description = "The place's id"),
-        ("visibility" = Option<Visibility>, Query, description = "Only these"),
+        ("visibility" = Option<String>, Query, description = "Only friends or public; all when absent"),
         ("limit" = Option<u64>, Query, description = "1 to 100, default 20"),
     ),
     responses(
@@ -57,7 +56,7 @@ pub async fn by_place(
     query: QueryParams,
 ) -> Result<impl IntoResponse, ApiError> {
     let place = path.id("place_id")?;
-    let (visibility, page) = (query.word::<Visibility>("visibility")?, query.page()?);
+    let (visibility, page) = (query.visibility()?, query.page()?);
     let rows = state.db.recommendations_by_place(place, acting.0, visibility, page.limit).await?;
     let data: Vec<RecommendationBody> = rows.into_iter().map(Into::into).collect();
     let message = format!("{} recommendations", data.len());

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 
-use crate::domain::recommendation::Visibility;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::identity::Acting;
 use crate::http::params::{PathParams, QueryParams};
@@ -47,7 +46,7 @@ pub async fn by_google_id(State(state): State<AppState>, path: PathParams) -> Re
 #[utoipa::path(
     get, path = "/api/recommendations/places/reviewed", tag = "places",
     params(
-        ("visibility" = Option<Visibility>, Query, description = "Only these recommendations"),
+        ("visibility" = Option<String>, Query, description = "Only friends or public; all when absent"),
         ("limit" = Option<u64>, Query, description = "1 to 100, default 20"),
         ("offset" = Option<u64>, Query, description = "How many to skip"),
     ),
@@ -61,7 +60,8 @@ pub async fn reviewed(
     acting: Acting,
     query: QueryParams,
 ) -> Result<impl IntoResponse, ApiError> {
-    let (visibility, page) = (query.word::<Visibility>("visibility")?, query.page()?);
+    query.no_groups()?;
+    let (visibility, page) = (query.visibility()?, query.page()?);
     let (rows, total) = state.db.reviewed_places(acting.0, visibility, page).await?;
     let pagination = Pagination::new(page, rows.len(), total);
     let data: Vec<ReviewedPlaceBody> = rows.into_iter().map(Into::into).collect();

@@ -58,8 +58,9 @@ pub struct SearchMetadata {
 /// The recommendations of one place, of one service, or of neither.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Group {
-    /// `place`, `service` or, without either, the content type.
+    /// `place`, `service` or, without either, `content_type`.
     #[serde(rename = "type")]
+    #[schema(example = "place")]
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -183,7 +184,7 @@ impl Group {
         let (kind, content_type) = match key {
             Key::Place(_) => ("place".to_owned(), None),
             Key::Service(_) => ("service".to_owned(), None),
-            Key::ContentType(name) => (name.clone(), Some(name.clone())),
+            Key::ContentType(name) => ("content_type".to_owned(), Some(name.clone())),
         };
         let place = if matches!(key, Key::Place(_)) { PlaceFields::of(&hit.row) } else { PlaceFields::default() };
         let service =

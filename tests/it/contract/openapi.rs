@@ -1,0 +1,242 @@
+//! `/openapi.json`: complete, and true of the answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{API, IMPORT, SAVE, SEARCH, body, path_of};
+use crate::support::app::{Answer, TestApp, user};
+
+async fn document(app: &TestApp) -> Value {
+    let response = app.request(reqwest::Method::GET, "/openapi.json").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    response.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn every_route_is_described() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let paths = document["paths"].as_object().unwrap().iter();
+    let described: BTreeMap<&str, BTreeSet<&str>> = paths
+        .map(|(path, item)| (path.as_str(), item.as_object().unwrap().keys().map(String::as_str).collect()))
+        .collect();
+    let expected = [
+        ("/api/recommendations/embedding-queue/status", &["get"][..]),
+        ("/api/recommendations/import", &["post"]),
+        ("/api/recommendations/place/google/{google_place_id}", &["get"]),
+        ("/api/recommendations/place/{place_id}", &["get"]),
+        ("/api/recommendations/place/{place_id}/network-rating", &["get"]),
+        ("/api/recommendations/places/reviewed", &["get"]),
+        ("/api/recommendations/save", &["post"]),
+        ("/api/recommendations/search", &["post"]),
+        ("/api/recommendations/user/{user_id}", &["get"]),
+        ("/api/recommendations/{id}", &["get", "put", "delete"]),
+        ("/api/recommendations/{id}/embedding", &["get"]),
+        ("/api/users/{id}/following/{other}", &["put", "delete"]),
+        ("/health/live", &["get"]),
+        ("/health/ready", &["get"]),
+        ("/openapi.json", &["get"]),
+    ];
+    for (path, methods) in expected {
+        assert_eq!(described.get(path), Some(&methods.iter().copied().collect()), "{path}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_examples_of_bodies_work() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    for (path, status) in [(SAVE, 201), (SEARCH, 200)] {
+        let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        let example = &resolve(&document, schema)["example"];
+        assert!(example.is_object(), "{path}");
+        app.post(path, example).await.data(status);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn every_answer_is_as_its_schema_says() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let fields = json!({
+        "google_place_id": "g1", "place_name": "Almada", "place_address": "Rua 1", "place_lat": 1.5, "place_lng": 2,
+        "place_category": "bar", "place_metadata": { "m": 1 }, "title": "T", "rating": 4, "labels": ["a"],
+        "content_data": { "c": 1 }, "metadata": { "m": 1 },
+    });
+    let saved = app.post(SAVE, &body(fields)).await;
+    let service = app.post(SAVE, &body(json!({ "service_name": "Ana", "service_type": "plumber" }))).await;
+    let plain = app.save(&body(json!({}))).await;
+    app.embedding_is(plain, "ready").await;
+    let mine = Some(user(1));
+    let one = path_of(plain);
+    let id = "/api/recommendations/{id}";
+    let following = "/api/users/{id}/following/{other}";
+    let follow = format!("/api/users/{}/following/{}", user(1), user(2));
+    let answers = [
+        ("post", SAVE, saved),
+        ("post", SAVE, service),
+        ("post", SAVE, app.post(SAVE, &json!({})).await),
+        ("post", IMPORT, app.post(IMPORT, &json!({})).await),
+        ("post", SEARCH, app.post(SEARCH, &json!({ "query": "coffee", "threshold": -1 })).await),
+        ("post", SEARCH, app.post(SEARCH, &json!({ "query": "🎉" })).await),
+        ("post", SEARCH, app.post(SEARCH, &json!({})).await),
+        ("get", id, app.get(&path_of(1), mine).await),
+        ("get", id, app.get(&one, mine).await),
+        ("get", id, app.get(&path_of(99), mine).await),
+        ("put", id, app.put(&one, mine, &json!({ "title": "N" })).await),
+        ("put", id, app.put(&one, None, &json!({})).await),
+        ("put", id, app.put(&one, Some(user(2)), &json!({})).await),
+        ("get", "/api/recommendations/{id}/embedding", app.get(&format!("{one}/embedding"), mine).await),
+        ("get", "/api/recommendations/user/{user_id}", app.get(&format!("{API}/user/{}", user(1)), mine).await),
+        ("get", "/api/recommendations/place/{place_id}", app.get(&format!("{API}/place/1"), mine).await),
+        ("get", "/api/recommendations/place/{place_id}", app.get(&format!("{API}/place/x"), mine).await),
+        (
+            "get",
+            "/api/recommendations/place/{place_id}/network-rating",
+            app.get(&format!("{API}/place/1/network-rating"), mine).await,
+        ),
+        (
+            "get",
+            "/api/recommendations/place/google/{google_place_id}",
+            app.get(&format!("{API}/place/google/g1"), mine).await,
+        ),
+        (
+            "get",
+            "/api/recommendations/place/google/{google_place_id}",
+            app.get(&format!("{API}/place/google/g2"), mine).await,
+        ),
+        ("get", "/api/recommendations/places/reviewed", app.get(&format!("{API}/places/reviewed"), mine).await),
+        (
+            "get",
+            "/api/recommendations/embedding-queue/status",
+            app.get(&format!("{API}/embedding-queue/status"), mine).await,
+        ),
+        ("put", following, app.put(&follow, mine, &json!({})).await),
+        ("delete", following, app.delete(&follow, mine).await),
+        ("delete", following, app.delete(&follow, Some(user(2))).await),
+        ("get", "/health/live", app.get("/health/live", None).await),
+        ("get", "/health/ready", app.get("/health/ready", None).await),
+        ("delete", id, app.delete(&one, mine).await),
+    ];
+    for (method, path, answer) in answers {
+        let wrong = differences(&document, method, path, &answer);
+        assert!(wrong.is_empty(), "{method} {path} {}: {wrong:#?}\n{}", answer.status, answer.body);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_check_of_schemas_can_fail() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let mut answer = app.get("/health/live", None).await;
+    let mut wrong_with = |change: fn(&mut Value)| {
+        let kept = answer.body.clone();
+        change(&mut answer.body);
+        let wrong = differences(&document, "get", "/health/live", &answer);
+        answer.body = kept;
+        wrong.len()
+    };
+    assert_eq!(wrong_with(|_| ()), 0);
+    assert_eq!(wrong_with(|body| body["data"]["status"] = json!(1)), 1);
+    assert_eq!(wrong_with(|body| body["data"]["more"] = json!(1)), 1);
+    assert_eq!(wrong_with(|body| body["data"] = json!({})), 2);
+    app.stop().await;
+}
+
+/// Where an answer isn't what the document promises.
+fn differences(document: &Value, method: &str, path: &str, answer: &Answer) -> Vec<String> {
+    let responses = &document["paths"][path][method]["responses"];
+    let response = &responses[answer.status.as_str()];
+    let schema = &response["content"]["application/json"]["schema"];
+    if schema.is_null() {
+        return vec![format!("{} is not described", answer.status)];
+    }
+    let mut wrong = Vec::new();
+    check(document, schema, &answer.body, "$", &mut wrong);
+    wrong
+}
+
+fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).expect("the schema exists"),
+        None => schema,
+    }
+}
+
+fn check(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
+    let schema = resolve(document, schema);
+    for alternatives in ["oneOf", "anyOf"] {
+        if let Some(schemas) = schema[alternatives].as_array() {
+            let fits = |one: &Value| {
+                let mut wrong = Vec::new();
+                check(document, one, value, at, &mut wrong);
+                wrong.is_empty()
+            };
+            if !schemas.iter().any(fits) {
+                wrong.push(format!("{at} fits none of {alternatives}"));
+            }
+        }
+    }
+    let types = match &schema["type"] {
+        Value::Array(types) => types.clone(),
+        Value::Null => Vec::new(),
+        one => vec![one.clone()],
+    };
+    if !types.is_empty() && !types.iter().any(|name| is_a(value, name)) {
+        wrong.push(format!("{at} is no {types:?}: {value}"));
+    }
+    if schema["enum"].as_array().is_some_and(|words| !words.contains(value)) {
+        wrong.push(format!("{at} is none of the words: {value}"));
+    }
+    if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
+        for (n, item) in values.iter().enumerate() {
+            check(document, items, item, &format!("{at}[{n}]"), wrong);
+        }
+    }
+    let (mut properties, mut required) = (BTreeMap::new(), BTreeSet::new());
+    fields(document, schema, &mut properties, &mut required);
+    let Some(object) = value.as_object().filter(|_| !properties.is_empty()) else { return };
+    for name in required.iter().filter(|name| !object.contains_key(**name)) {
+        wrong.push(format!("{at}.{name} is missing"));
+    }
+    for (name, value) in object {
+        match properties.get(name.as_str()) {
+            Some(property) => check(document, property, value, &format!("{at}.{name}"), wrong),
+            None => wrong.push(format!("{at}.{name} is not described")),
+        }
+    }
+}
+
+/// The fields of an object, those of its flattened parts included.
+fn fields<'d>(
+    document: &'d Value,
+    schema: &'d Value,
+    properties: &mut BTreeMap<&'d str, &'d Value>,
+    required: &mut BTreeSet<&'d str>,
+) {
+    let schema = resolve(document, schema);
+    properties.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, s)| (name.as_str(), s)));
+    required.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        fields(document, part, properties, required);
+    }
+}
+
+fn is_a(value: &Value, name: &Value) -> bool {
+    match name.as_str().expect("a type") {
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("no such type: {other}"),
+    }
+}
