@@ -4,5 +4,7 @@ mod broker_conformance;
 mod broker_properties;
 mod calibration;
 mod embedder;
+mod kill;
+mod promises;
 mod smoke;
 mod support;
