@@ -44,10 +44,19 @@ impl App {
 
     /// Builds with an embedder of the caller's.
     pub async fn build_with(settings: Settings, role: Role, embedder: Arc<dyn Embedder>) -> anyhow::Result<Self> {
+        let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
+        Self::build_on(settings, role, embedder, Arc::new(EmbeddedBroker::new(topology))).await
+    }
+
+    /// Builds with an embedder and a broker of the caller's.
+    pub async fn build_on(
+        settings: Settings,
+        role: Role,
+        embedder: Arc<dyn Embedder>,
+        broker: Arc<dyn Broker>,
+    ) -> anyhow::Result<Self> {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
-        let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
-        let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(topology));
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
         let worker = Arc::new(Worker::new(db.clone(), broker, embedder.clone(), &settings.queue));
         let reporter = Reporter::new(db.clone(), worker.tally(), relay.clone(), role, &settings);

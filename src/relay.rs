@@ -15,6 +15,7 @@ use crate::broker::{Broker, Depths, Durability, Message, Outgoing, Route, Unavai
 use crate::config::Settings;
 use crate::db::tasks::{Claim, ClaimedTask, FailedAttempt};
 use crate::db::{Db, DbError};
+use crate::domain::backoff::jittered;
 use crate::domain::priority::Priority;
 use crate::domain::status::TaskState;
 use crate::domain::task::EmbedTask;
@@ -57,18 +58,25 @@ pub struct Relay {
     window: u64,
     poll: Duration,
     reconcile_every: Duration,
+    /// How much later than others a task may be served without being lost.
+    lateness: Duration,
     /// Why the broker can't be used, for the heartbeat.
     trouble: Mutex<Option<String>>,
 }
 
 impl Relay {
     pub fn new(db: Db, broker: Arc<dyn Broker>, settings: &Settings) -> Arc<Self> {
+        let reconcile_every = Duration::from_millis(settings.queue.reconcile_interval_ms);
+        // A broker may keep a retry longer than it was asked to, by the jitter.
+        let longest = settings.queue.backoff().rungs().into_iter().max().unwrap_or_default();
+        let jitter = jittered(longest, 1.0) - longest;
         Arc::new(Self {
             db,
             broker,
             window: settings.broker.window,
             poll: Duration::from_millis(settings.queue.poll_interval_ms),
-            reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
+            reconcile_every,
+            lateness: reconcile_every + jitter,
             trouble: Mutex::default(),
         })
     }
@@ -206,7 +214,7 @@ impl Relay {
     pub async fn reconcile(&self) -> Result<(), DbError> {
         let Ok(depths) = self.broker.depths().await else { return Ok(()) };
         self.record_dead_letters().await?;
-        let grace = chrono::Duration::from_std(self.reconcile_every).unwrap_or(chrono::Duration::MAX);
+        let grace = chrono::Duration::from_std(self.lateness).unwrap_or(chrono::Duration::MAX);
         let workers = self.db.workers().await?;
         for lane in Priority::ALL {
             let served =

@@ -56,7 +56,7 @@ fn embedder(settings: &Settings) -> Result<(), SettingsError> {
     within("embedder.timeout_ms", embedder.timeout_ms, 10, HOUR_MS)?;
     within("embedder.connect_timeout_ms", embedder.connect_timeout_ms, 10, HOUR_MS)?;
     within("embedder.dimensions", embedder.dimensions as u64, 0, 16_000)?;
-    if !(embedder.threshold <= 1.0) {
+    if embedder.threshold.is_nan() || embedder.threshold > 1.0 {
         refuse("embedder.threshold", "must be at most 1; negative takes the model's default")?;
     }
     if embedder.provider == Provider::Openai {

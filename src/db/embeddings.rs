@@ -216,13 +216,14 @@ impl Db {
 impl From<StateRow> for EmbeddingState {
     fn from(row: StateRow) -> Self {
         let attempts = row.attempts.unwrap_or(0);
+        let due = row.not_before.is_none_or(|at| at <= Utc::now());
         // Without a task: ready when the vector is of this version, otherwise nobody has enqueued it yet.
         let status = match row.state.as_deref().and_then(TaskState::parse) {
-            Some(state) => state.status(attempts),
+            Some(state) => state.status(attempts, due),
             None if row.embedded_version == Some(row.content_version) => EmbeddingStatus::Ready,
             None => EmbeddingStatus::Pending,
         };
-        let waits = status == EmbeddingStatus::Retrying;
+        let waits = !due && status != EmbeddingStatus::Failed;
         Self {
             owner: row.user_id,
             status,
@@ -232,7 +233,7 @@ impl From<StateRow> for EmbeddingState {
             parts: row.embedding_parts,
             content_version: row.content_version,
             embedded_version: row.embedded_version,
-            next_attempt_at: row.not_before.filter(|at| waits && *at > Utc::now()),
+            next_attempt_at: row.not_before.filter(|_| waits),
             updated_at: row.task_updated_at.or(row.embedded_at).unwrap_or(row.row_updated_at),
         }
     }

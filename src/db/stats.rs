@@ -10,7 +10,7 @@ use crate::domain::status::TaskState;
 /// How many tasks are in each state, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueCounts {
-    /// Pending, being published or published, by [`Priority::rank`]: those that wait, and those in hand.
+    /// Waiting for a relay, a broker or a worker, or in a worker's hands, by [`Priority::rank`].
     pub open: [u64; 3],
     /// Failed before and waiting for the next attempt.
     pub retrying: u64,
@@ -30,15 +30,15 @@ struct CountRow {
 
 impl Db {
     pub async fn queue_counts(&self) -> Result<QueueCounts, DbError> {
-        let select = "SELECT state, priority, attempts > 0 AS again, count(*) AS tasks, \
+        // As `TaskState::status` has it for one task.
+        let select = "SELECT state, priority, attempts > 0 AND not_before > $1 AS again, count(*) AS tasks, \
                       min(enqueued_at) AS oldest FROM embedding_tasks GROUP BY 1, 2, 3";
         let mut counts = QueueCounts::default();
-        for row in sql::all::<CountRow>(self.read(), select, []).await? {
+        for row in sql::all::<CountRow>(self.read(), select, [sql::now().into()]).await? {
             let tasks = row.tasks.max(0) as u64;
             match TaskState::parse(&row.state) {
                 Some(TaskState::Dead) => counts.dead += tasks,
-                Some(TaskState::Retrying) => counts.retrying += tasks,
-                Some(TaskState::Pending) if row.again => counts.retrying += tasks,
+                Some(TaskState::Pending | TaskState::Retrying) if row.again => counts.retrying += tasks,
                 _ => {
                     counts.open[Priority::from_rank(row.priority) as usize] += tasks;
                     counts.oldest = [counts.oldest, row.oldest].into_iter().flatten().min();

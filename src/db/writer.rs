@@ -234,3 +234,135 @@ async fn commit_together(conn: &DatabaseConnection, group: &mut [Box<dyn Job>]) 
     tx.commit().await?;
     Ok(effects)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sections::{DatabaseSettings, Synchronous};
+    use crate::db::{Db, ModelSpec, sql};
+
+    async fn open() -> (tempfile::TempDir, Db) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let settings = DatabaseSettings { url, read_connections: 1, synchronous: Synchronous::Normal };
+        let db = Db::open(&settings, ModelSpec { id: "none".into(), dimensions: 2 }).await.expect("opens");
+        (folder, db)
+    }
+
+    /// How a piece of work ends after it has written its row.
+    #[derive(Clone, Copy, PartialEq)]
+    enum End {
+        Well,
+        Badly,
+        InPanic,
+    }
+
+    async fn put(db: &Db, key: &'static str, end: End) -> Result<(), DbError> {
+        db.write(move |tx| {
+            async move {
+                let insert = "INSERT INTO service_state (key, value) VALUES ($1, 'here')";
+                sql::execute(tx.conn(), insert, [key.into()]).await?;
+                tx.wake_relay();
+                match end {
+                    End::Well => Ok(()),
+                    End::Badly => sql::execute(tx.conn(), "INSERT INTO nowhere VALUES (1)", []).await.map(|_| ()),
+                    End::InPanic => panic!("a bug in {key}"),
+                }
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn is_there(db: &Db, key: &str) -> bool {
+        let select = "SELECT EXISTS (SELECT 1 FROM service_state WHERE key = $1)";
+        sql::scalar(db.read(), select, [key.into()]).await.expect("a row").unwrap_or(false)
+    }
+
+    /// Keeps the writer busy until it is told to go on, so that what is handed in meanwhile forms a group.
+    async fn hold(db: &Db) -> oneshot::Sender<()> {
+        let (go_on, wait) = oneshot::channel();
+        let (began, begun) = oneshot::channel();
+        let db = db.clone();
+        tokio::spawn(async move {
+            let held = db.write(move |_| {
+                async move {
+                    let _ = began.send(());
+                    let _ = wait.await;
+                    Ok(())
+                }
+                .boxed()
+            });
+            held.await
+        });
+        begun.await.expect("the writer runs");
+        go_on
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_or_panics_undoes_itself_and_no_other_of_its_group() {
+        let (_folder, db) = open().await;
+        let go_on = hold(&db).await;
+        let group = async {
+            tokio::join!(
+                put(&db, "first", End::Well),
+                put(&db, "failing", End::Badly),
+                put(&db, "second", End::Well),
+                put(&db, "panicking", End::InPanic),
+                put(&db, "third", End::Well),
+            )
+        };
+        let release = async {
+            tokio::task::yield_now().await;
+            let _ = go_on.send(());
+        };
+        let ((first, failing, second, panicking, third), ()) = tokio::join!(group, release);
+        assert!(first.is_ok() && second.is_ok() && third.is_ok());
+        assert!(matches!(&failing, Err(DbError::Failed(error)) if error.to_string().contains("nowhere")));
+        assert!(
+            matches!(&panicking, Err(DbError::Failed(error)) if error.to_string().contains("a bug in panicking"))
+        );
+        for key in ["first", "second", "third"] {
+            assert!(is_there(&db, key).await, "{key}");
+        }
+        for key in ["failing", "panicking"] {
+            assert!(!is_there(&db, key).await, "{key}");
+        }
+        put(&db, "later", End::Well).await.expect("the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_wakes_nobody() {
+        let (_folder, db) = open().await;
+        assert!(put(&db, "failing", End::Badly).await.is_err());
+        assert!(db.enqueued().notified().now_or_never().is_none());
+        put(&db, "good", End::Well).await.expect("written");
+        assert!(db.enqueued().notified().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_caller_went_away_is_done_all_the_same() {
+        let (_folder, db) = open().await;
+        let go_on = hold(&db).await;
+        assert!(put(&db, "abandoned", End::Well).now_or_never().is_none());
+        let _ = go_on.send(());
+        put(&db, "after", End::Well).await.expect("written");
+        assert!(is_there(&db, "abandoned").await);
+    }
+
+    #[tokio::test]
+    async fn closing_finishes_what_waits_and_takes_no_more() {
+        let (_folder, db) = open().await;
+        let go_on = hold(&db).await;
+        let waiting = put(&db, "waiting", End::Well);
+        let close = async {
+            tokio::task::yield_now().await;
+            let _ = go_on.send(());
+            db.writer.close().await;
+        };
+        let (waiting, ()) = tokio::join!(waiting, close);
+        waiting.expect("it was handed in before the end");
+        assert!(is_there(&db, "waiting").await);
+        assert!(matches!(put(&db, "too late", End::Well).await, Err(DbError::Unavailable(_))));
+    }
+}

@@ -49,13 +49,13 @@ impl TaskState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// What the API calls it. A pending task that has failed before waits out a delay in the ledger.
-    pub fn status(self, attempts: i32) -> EmbeddingStatus {
+    /// What the API calls it, after so many failed attempts and with the next one `due` or not. The delay
+    /// before a retry may pass in the ledger or with the broker; once it is over, the task waits like others.
+    pub fn status(self, attempts: i32, due: bool) -> EmbeddingStatus {
         match self {
-            Self::Pending if attempts > 0 => EmbeddingStatus::Retrying,
+            Self::Pending | Self::Retrying if attempts > 0 && !due => EmbeddingStatus::Retrying,
             Self::Pending => EmbeddingStatus::Pending,
-            Self::Publishing | Self::Published => EmbeddingStatus::Queued,
-            Self::Retrying => EmbeddingStatus::Retrying,
+            Self::Publishing | Self::Published | Self::Retrying => EmbeddingStatus::Queued,
             Self::Dead => EmbeddingStatus::Failed,
         }
     }

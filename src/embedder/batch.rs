@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 
-use super::{EmbedError, Embedder, Limits, Unembeddable};
+use futures_util::FutureExt;
+
+use super::{EmbedError, Embedder, Limits, Unembeddable, panic_message};
 use crate::domain::embedding::Embedding;
 use crate::domain::text::split;
 
@@ -84,7 +87,7 @@ async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits) -> Vec<P
     let mut stack = calls(parts.len(), limits.max_inputs);
     while let Some(range) = stack.pop() {
         let (start, end) = (range.start, range.end);
-        match embedder.embed(&parts[range]).await {
+        match contained(embedder, &parts[range]).await {
             Ok(vectors) if vectors.len() == end - start => {
                 for (answer, vector) in answers[start..end].iter_mut().zip(vectors) {
                     *answer = Some(vector.map_or_else(Part::Empty, Part::Done));
@@ -106,6 +109,17 @@ async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits) -> Vec<P
     }
     // Nothing is left open here; were it, it would have to be tried again.
     fail_rest(answers, EmbedError::Transient("the embedder was not asked".into()))
+}
+
+/// A call whose panic is a refusal, so that the guilty text is found and the others get their vectors.
+async fn contained(
+    embedder: &dyn Embedder,
+    texts: &[String],
+) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    let call = AssertUnwindSafe(embedder.embed(texts)).catch_unwind().await;
+    call.unwrap_or_else(|panic| {
+        Err(EmbedError::Rejected(format!("the embedder panicked: {}", panic_message(&*panic))))
+    })
 }
 
 /// The ranges of the first calls, the first of them last.

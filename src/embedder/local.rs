@@ -1,6 +1,5 @@
 //! The embedder that needs no server: a static token table (Model2Vec) on the CPU.
 
-use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use async_trait::async_trait;
 use model2vec_rs::model::StaticModel;
 use sha2::{Digest, Sha256};
 
-use super::{EmbedError, Embedder, Limits, UNMEASURED_THRESHOLD, Unembeddable};
+use super::{EmbedError, Embedder, Limits, UNMEASURED_THRESHOLD, Unembeddable, panic_message};
 use crate::domain::embedding::{Embedding, InvalidEmbedding};
 
 /// The files of a Model2Vec directory.
@@ -114,7 +113,7 @@ impl Embedder for LocalEmbedder {
         let (model, texts) = (self.model.clone(), texts.to_vec());
         let answers = tokio::task::spawn_blocking(move || encode(&model, &texts)).await;
         answers.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => EmbedError::Rejected(format!("the model panicked: {}", message(&*panic))),
+            Ok(panic) => EmbedError::Rejected(format!("the model panicked: {}", panic_message(&*panic))),
             Err(_) => EmbedError::Transient("the process is shutting down".into()),
         })
     }
@@ -136,11 +135,6 @@ fn embedding(vector: Vec<f32>, dimensions: usize) -> Result<Embedding, Unembedda
             other => format!("the model's vector {other}"),
         })
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod query;
 #[cfg(test)]
 mod scripted;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,11 @@ fn local(settings: &EmbedderSettings) -> Result<LocalEmbedder, BuildError> {
         return Err(BuildError::new("dimensions", problem));
     }
     Ok(embedder.with_threshold(configured_threshold(settings)))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 /// A negative threshold asks for the model's own.

@@ -29,6 +29,13 @@ impl Gate {
         }
     }
 
+    /// How long it stays closed; `None` while calls may be made.
+    pub(super) fn closed(&self) -> Option<Duration> {
+        let until = self.with(|state| state.closed_until)?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Closes the gate for at least `pause`.
     pub(super) fn close_for(&self, pause: Duration) {
         let until = Instant::now() + pause;
@@ -69,7 +76,9 @@ mod tests {
         let start = Instant::now();
         gate.close_for(Duration::from_secs(5));
         gate.close_for(Duration::from_secs(2));
+        assert_eq!(gate.closed(), Some(Duration::from_secs(5)));
         gate.open().await;
+        assert_eq!(gate.closed(), None);
         assert_eq!(start.elapsed().as_secs(), 5);
     }
 

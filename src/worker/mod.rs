@@ -6,6 +6,7 @@
 mod gate;
 mod outcome;
 mod process;
+mod rows;
 mod tally;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::domain::backoff::Backoff;
 use crate::embedder::Embedder;
 
 use gate::Gate;
+use rows::Rows;
 pub use tally::Tally;
 
 /// The longest wait before subscribing again.
@@ -40,13 +42,15 @@ struct Context {
     embedder: Arc<dyn Embedder>,
     backoff: Backoff,
     gate: Gate,
+    rows: Rows,
     tally: Arc<Tally>,
 }
 
 impl Worker {
     pub fn new(db: Db, broker: Arc<dyn Broker>, embedder: Arc<dyn Embedder>, queue: &QueueSettings) -> Self {
         let tally = Arc::new(Tally::default());
-        let context = Context { db, broker, embedder, backoff: queue.backoff(), gate: Gate::default(), tally };
+        let (backoff, gate, rows) = (queue.backoff(), Gate::default(), Rows::default());
+        let context = Context { db, broker, embedder, backoff, gate, rows, tally };
         Self { context: Arc::new(context), queue: queue.clone() }
     }
 

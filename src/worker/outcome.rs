@@ -26,29 +26,50 @@ const MAX_FAILURES: u32 = 5;
 const MAX_ERROR: usize = 1_000;
 
 /// Why an attempt failed, by what follows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// No attempt can succeed: to the dead letters.
     Permanent(String),
     /// Another attempt may succeed.
     Transient(String),
     /// The provider's trouble: no attempt is counted.
-    Wait {
-        after: Duration,
-        reason: String,
-    },
-    Misconfigured(String),
+    Wait { after: Duration, reason: String },
 }
 
-impl From<EmbedError> for Failure {
-    fn from(error: EmbedError) -> Self {
-        match error {
-            EmbedError::Wait { after, reason } => Self::Wait { after, reason },
-            EmbedError::Transient(reason) => Self::Transient(reason),
-            EmbedError::Misconfigured(reason) => Self::Misconfigured(reason),
-            EmbedError::Rejected(reason) => Self::Permanent(reason),
+/// What a failed call means for its documents. Closes the gate at once where the provider is to be left alone,
+/// so that no further call slips through while this batch is written back.
+pub(super) fn failed_call(context: &Context, error: EmbedError) -> Failure {
+    let (after, reason) = match error {
+        EmbedError::Transient(reason) => return Failure::Transient(reason),
+        EmbedError::Rejected(reason) => return Failure::Permanent(reason),
+        EmbedError::Wait { after, reason } => {
+            context.gate.close_for(after);
+            (after, reason)
         }
+        EmbedError::Misconfigured(reason) => (context.gate.close_to_probe(), reason),
+    };
+    if context.tally.set_provider_error(Some(reason.clone())).is_none() {
+        tracing::warn!(reason, pause_ms = after.as_millis() as u64, "the provider can't be used; its tasks wait");
     }
+    Failure::Wait { after, reason }
+}
+
+/// A call went well. One that was under way when the gate was closed says nothing of what follows.
+pub(super) fn succeeded_call(context: &Context) {
+    if context.gate.closed().is_some() {
+        return;
+    }
+    context.gate.succeeded();
+    if context.tally.set_provider_error(None).is_some() {
+        tracing::info!("the provider can be used again");
+    }
+}
+
+/// The gate was closed after these documents were taken: they wait with the others.
+pub(super) fn held_back(context: &Context) -> Option<Failure> {
+    let after = context.gate.closed()?;
+    let reason = context.tally.provider_error().unwrap_or_else(|| "the provider can't be used".into());
+    Some(Failure::Wait { after, reason })
 }
 
 /// What follows a failure.
@@ -81,9 +102,6 @@ pub(super) fn drop_stale(context: &Context, jobs: Vec<Job>) {
 pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
     if finished.is_empty() {
         return;
-    }
-    if finished.iter().any(|(_, made)| matches!(made, Made::Vector { .. })) {
-        recovered(context);
     }
     let write = || context.db.finish(finished.iter().map(Finished::from).collect());
     let Some(current) = context.patiently("write back", write).await else { return };
@@ -123,13 +141,10 @@ fn judge(context: &Context, job: Job, failure: Failure) -> Verdict {
                 verdict(job, attempts, reason, TaskState::Retrying, delay, Some(route))
             }
         },
+        // Back to the ledger: what waits for the provider waits there and not in a worker's hands.
         Failure::Wait { after, reason } => {
-            context.gate.close_for(after);
-            deferred(context, job, reason, jittered(after, rand::rng().random()))
-        }
-        Failure::Misconfigured(reason) => {
-            let pause = context.gate.close_to_probe();
-            deferred(context, job, reason, pause)
+            let attempts = job.attempts;
+            verdict(job, attempts, reason, TaskState::Pending, jittered(after, rand::rng().random()), None)
         }
     }
 }
@@ -139,15 +154,6 @@ fn dead(context: &Context, job: Job, attempts: u32, reason: String) -> Verdict {
     context.tally.note_failed(1);
     let route = Route::Dead { lane: job.delivery.lane, reason: reason.clone() };
     verdict(job, attempts, reason, TaskState::Dead, Duration::ZERO, Some(route))
-}
-
-/// Back to the ledger: what waits for the provider waits there and not in a worker's hands.
-fn deferred(context: &Context, job: Job, reason: String, delay: Duration) -> Verdict {
-    if context.tally.set_provider_error(Some(reason.clone())).is_none() {
-        tracing::warn!(reason, delay_ms = delay.as_millis() as u64, "the provider can't be used; its tasks wait");
-    }
-    let attempts = job.attempts;
-    verdict(job, attempts, reason, TaskState::Pending, delay, None)
 }
 
 fn verdict(
@@ -193,13 +199,6 @@ async fn send_on(context: &Context, verdicts: Vec<Verdict>) {
     }
     for verdict in verdicts {
         context.ack(verdict.job.delivery);
-    }
-}
-
-fn recovered(context: &Context) {
-    context.gate.succeeded();
-    if context.tally.set_provider_error(None).is_some() {
-        tracing::info!("the provider can be used again");
     }
 }
 

@@ -17,7 +17,8 @@ use crate::embedder::batch::{DocumentError, embed_documents};
 pub(super) struct Job {
     pub delivery: Delivery,
     pub task: EmbedTask,
-    /// Attempts that failed before this one.
+    /// Attempts that failed before this one, as the ledger counts them: a copy's own count may be of before
+    /// an edit that started the task afresh.
     pub attempts: u32,
 }
 
@@ -44,13 +45,17 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     let mut jobs = Vec::with_capacity(batch.len());
     for delivery in batch {
         match EmbedTask::decode(&delivery.message.body) {
-            Ok(task) => jobs.push(Job { attempts: delivery.message.attempt, delivery, task }),
+            Ok(task) => jobs.push(Job { delivery, task, attempts: 0 }),
             Err(error) => outcome::refuse(&context, delivery, error.to_string()).await,
         }
     }
+    // Before they are loaded: what is in another batch's hands may change until it is done.
+    let (mut taken, jobs, superfluous) = context.rows.take(jobs);
+    outcome::drop_stale(&context, superfluous);
     let ids: Vec<i64> = jobs.iter().map(|job| job.task.recommendation_id).collect();
     let Some(rows) = context.patiently("load", || context.db.load_for_embedding(&ids)).await else { return };
     let sorted = sort(jobs, rows, context.db.model().id.as_ref());
+    taken.free(&sorted.stale);
     outcome::drop_stale(&context, sorted.stale);
     let mut finished: Vec<(Job, Made)> = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
     let mut failed = Vec::new();
@@ -80,8 +85,7 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
             sorted.unchanged.push(job);
             continue;
         }
-        // The ledger knows better than a copy that was published twice.
-        job.attempts = job.attempts.max(row.attempts);
+        job.attempts = row.attempts;
         let text = row.content.compose();
         let hash = content_hash(&text);
         if same_model && row.embedded_hash.as_deref() == Some(hash.as_str()) {
@@ -112,10 +116,17 @@ async fn embed(
     finished: &mut Vec<(Job, Made)>,
     failed: &mut Vec<(Job, Failure)>,
 ) {
+    if let Some(failure) = outcome::held_back(context) {
+        failed.extend(documents.into_iter().map(|document| (document.job, failure.clone())));
+        return;
+    }
     let ids: Vec<i64> = documents.iter().map(|d| d.job.task.recommendation_id).collect();
     tracing::info!(tasks = ids.len(), ?ids, "started");
     let texts: Vec<String> = documents.iter().map(|d| d.text.clone()).collect();
     let answers = embed_documents(context.embedder.as_ref(), &texts).await;
+    if answers.iter().any(Result::is_ok) {
+        outcome::succeeded_call(context);
+    }
     for (document, answer) in documents.into_iter().zip(answers) {
         let Document { job, hash, .. } = document;
         match answer {
@@ -124,7 +135,7 @@ async fn embed(
                 finished.push((job, made));
             }
             Err(DocumentError::Unembeddable(reason)) => failed.push((job, Failure::Permanent(reason.to_string()))),
-            Err(DocumentError::Call(error)) => failed.push((job, error.into())),
+            Err(DocumentError::Call(error)) => failed.push((job, outcome::failed_call(context, error))),
         }
     }
 }

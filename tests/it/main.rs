@@ -5,5 +5,7 @@ mod broker_properties;
 mod calibration;
 mod contract;
 mod embedder;
+mod kill;
+mod promises;
 mod smoke;
 mod support;

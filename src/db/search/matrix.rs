@@ -263,7 +263,7 @@ impl Best {
     }
 
     fn offer(&mut self, id: i64, score: f32, floor: f32) {
-        if !(score >= floor) {
+        if score.is_nan() || score < floor {
             return;
         }
         let scored = Scored { score, id };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mapx_embeddings::app::App;
+use mapx_embeddings::broker::Broker;
 use mapx_embeddings::config::{Role, Settings};
 use mapx_embeddings::embedder::{self, Embedder};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -86,18 +87,31 @@ impl TestApp {
         Self::over(data, change, Some(embedder)).await
     }
 
+    /// With a broker of the test's, made for the settings.
+    pub async fn with_broker<B: Broker>(
+        broker: impl FnOnce(&Settings) -> Arc<B>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let data = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let settings = prepared(&data, change);
+        let embedder = embedder::build(&settings.embedder).expect("an embedder");
+        let broker = broker(&settings);
+        Self::run(data, App::build_on(settings, Role::All, embedder, broker).await)
+    }
+
     /// Over the database in a folder, which may be that of an app before.
     pub async fn over(
         data: Arc<TempDir>,
         change: impl FnOnce(&mut Settings),
         embedder: Option<Arc<dyn Embedder>>,
     ) -> Self {
-        // As `main` does. An error says that another test of this process was first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut settings = settings(data.path());
-        change(&mut settings);
+        let settings = prepared(&data, change);
         let embedder = embedder.unwrap_or_else(|| embedder::build(&settings.embedder).expect("an embedder"));
-        let app = App::build_with(settings, Role::All, embedder).await.expect("the app builds");
+        Self::run(data, App::build_with(settings, Role::All, embedder).await)
+    }
+
+    fn run(data: Arc<TempDir>, app: anyhow::Result<App>) -> Self {
+        let app = app.expect("the app builds");
         let base = format!("http://{}", app.addr());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(app.run_until(shutdown.clone()));
@@ -192,6 +206,19 @@ impl TestApp {
         })
         .await
     }
+}
+
+fn prepared(data: &TempDir, change: impl FnOnce(&mut Settings)) -> Settings {
+    install_cryptography();
+    let mut settings = settings(data.path());
+    change(&mut settings);
+    settings
+}
+
+/// As `main` does it, before the first HTTP client.
+pub fn install_cryptography() {
+    // An error says that another test of this process was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn acting(request: RequestBuilder, user: Option<Uuid>) -> RequestBuilder {

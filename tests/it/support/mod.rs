@@ -1,4 +1,6 @@
 //! What the tests share.
 
 pub mod app;
+pub mod broker;
 pub mod provider;
+pub mod stored;

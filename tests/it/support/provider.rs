@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use axum::{Router, serve};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What the provider does with a call. Without a script it answers as it should.
@@ -35,6 +37,8 @@ pub enum Behaviour {
     Answer,
     /// The right answer, later.
     Delay(Duration),
+    /// What [`FakeProvider::release`] says, once it is called.
+    Hold,
     /// No answer, while the connection stays open.
     Never,
     /// Another status, with this body and these headers.
@@ -111,7 +115,34 @@ impl Script {
 #[derive(Clone)]
 struct Shared {
     script: Arc<Mutex<Script>>,
+    /// The last release; a held call waits for the next.
+    releases: watch::Sender<Behaviour>,
+    running: Arc<Running>,
     dimensions: usize,
+}
+
+/// Calls that are being answered, and the most there have been at once.
+#[derive(Default)]
+struct Running {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them, until it is answered or its caller hangs up.
+struct Counted(Arc<Running>);
+
+impl Counted {
+    fn new(running: Arc<Running>) -> Self {
+        let now = running.now.fetch_add(1, Ordering::SeqCst) + 1;
+        running.most.fetch_max(now, Ordering::SeqCst);
+        Self(running)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Serves until it is dropped.
@@ -126,7 +157,12 @@ impl FakeProvider {
     pub async fn start(dimensions: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Shared { script: Arc::default(), dimensions };
+        let shared = Shared {
+            script: Arc::default(),
+            releases: watch::Sender::new(Behaviour::Answer),
+            running: Arc::default(),
+            dimensions,
+        };
         let app = Router::new()
             .route("/v1/embeddings", post(embeddings))
             .layer(DefaultBodyLimit::disable())
@@ -167,6 +203,31 @@ impl FakeProvider {
         self.script().calls.clone()
     }
 
+    /// The texts of all calls so far, in order.
+    pub fn inputs(&self) -> Vec<String> {
+        self.calls().into_iter().flat_map(|call| call.inputs).collect()
+    }
+
+    /// Answers the calls that are held at the moment.
+    pub fn release(&self) {
+        self.release_as(Behaviour::Answer);
+    }
+
+    /// Treats the calls that are held at the moment in this way.
+    pub fn release_as(&self, behaviour: Behaviour) {
+        self.shared.releases.send_replace(behaviour);
+    }
+
+    /// Calls that wait for their answer.
+    pub fn running(&self) -> usize {
+        self.shared.running.now.load(Ordering::SeqCst)
+    }
+
+    /// The most calls that there have been at once.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.running.most.load(Ordering::SeqCst)
+    }
+
     fn script(&self) -> MutexGuard<'_, Script> {
         self.shared.script.lock().unwrap()
     }
@@ -199,12 +260,25 @@ async fn embeddings(
 ) -> Response<Body> {
     let inputs: Vec<String> = serde_json::from_value(body["input"].clone()).unwrap();
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let _running = Counted::new(shared.running.clone());
+    // Subscribed before the call can be seen, so that no release is missed.
+    let releases = shared.releases.subscribe();
     let behaviour = {
         let mut script = shared.script.lock().unwrap();
         script.calls.push(Call { inputs: inputs.clone(), body, authorization, at: Instant::now() });
         script.behaviour(&inputs)
     };
+    let behaviour = match behaviour {
+        Behaviour::Hold => released(releases).await,
+        other => other,
+    };
     respond(behaviour, &inputs, shared.dimensions, &connection).await
+}
+
+async fn released(mut releases: watch::Receiver<Behaviour>) -> Behaviour {
+    // An error says that the provider is gone, and its calls with it.
+    let _ = releases.changed().await;
+    releases.borrow().clone()
 }
 
 async fn respond(

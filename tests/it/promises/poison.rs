@@ -1,0 +1,119 @@
+//! One bad document holds up no other.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mapx_embeddings::domain::embedding::Embedding;
+use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
+
+use super::{DIMENSIONS, assert_stored, handed_over, plug, remote};
+use crate::support::app::TestApp;
+use crate::support::provider::{Behaviour, vector};
+
+/// Saves five texts that go into one call, the third of them bad, and returns their ids.
+async fn save_five(app: &TestApp, bad: &str) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for text in ["good one", "good two", bad, "good four", "good five"] {
+        ids.push(app.save_text(text).await);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn a_refused_text_fails_alone_with_the_providers_words() {
+    let (provider, app) = remote(|settings| settings.queue.max_concurrent = 1).await;
+    let refusal = r#"{"error": {"message": "this text breaks the rules", "type": "invalid_request_error"}}"#;
+    provider.when_contains("poison", Behaviour::status(400, refusal));
+    plug(&app, &provider).await;
+    let ids = save_five(&app, "poison").await;
+    handed_over(&app, 6).await;
+    provider.release();
+    let state = app.embedding_is(ids[2], "failed").await;
+    assert_eq!(state["last_error"], "the provider answered 400 Bad Request: this text breaks the rules");
+    for at in [0, 1, 3, 4] {
+        let state = app.embedding_is(ids[at], "ready").await;
+        assert_eq!(state["attempts"], 0);
+    }
+    assert_eq!(provider.calls()[1].inputs.len(), 5, "they were in one call");
+    assert_eq!(app.drained().await["deadLettered"], 1);
+    assert_stored(&app, ids[3], "good four").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_breaks_every_call_does_not_take_the_others_with_it() {
+    let (provider, app) = remote(|settings| settings.queue.max_concurrent = 1).await;
+    provider.when_contains("poison", Behaviour::Drop);
+    plug(&app, &provider).await;
+    let ids = save_five(&app, "poison").await;
+    handed_over(&app, 6).await;
+    provider.release();
+    let state = app.embedding_is(ids[2], "failed").await;
+    assert!(
+        state["last_error"].as_str().expect("a reason").starts_with("the call to the provider failed"),
+        "{state}"
+    );
+    for at in [0, 1, 3, 4] {
+        app.embedding_is(ids[at], "ready").await;
+    }
+    app.stop().await;
+}
+
+/// Has a bug, and knows no emoji.
+struct Fragile;
+
+#[async_trait]
+impl Embedder for Fragile {
+    fn model(&self) -> &str {
+        "fragile"
+    }
+
+    fn dimensions(&self) -> usize {
+        DIMENSIONS
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_inputs: 100, max_input_bytes: 1_000 }
+    }
+
+    fn default_threshold(&self) -> f32 {
+        0.5
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+        let one = |text: &String| {
+            assert!(!text.contains("bug"), "index out of bounds");
+            match text.contains('🎻') {
+                true => Err(Unembeddable("no word of the text is known to the model".into())),
+                false => Ok(Embedding::new(vector(text, DIMENSIONS), DIMENSIONS).expect("a direction")),
+            }
+        };
+        Ok(texts.iter().map(one).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_makes_the_embedder_panic_fails_alone() {
+    let app = TestApp::with_embedder(Arc::new(Fragile), |settings| settings.queue.max_concurrent = 1).await;
+    let ids = save_five(&app, "bug").await;
+    let state = app.embedding_is(ids[2], "failed").await;
+    assert!(state["last_error"].as_str().expect("a reason").contains("index out of bounds"), "{state}");
+    for at in [0, 1, 3, 4] {
+        app.embedding_is(ids[at], "ready").await;
+    }
+    let later = app.save_text("later").await;
+    app.embedding_is(later, "ready").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_without_a_known_word_fails_alone_with_the_reason() {
+    let app = TestApp::with_embedder(Arc::new(Fragile), |settings| settings.queue.max_concurrent = 1).await;
+    let ids = save_five(&app, "🎻🎻").await;
+    let state = app.embedding_is(ids[2], "failed").await;
+    assert_eq!(state["last_error"], "no word of the text is known to the model");
+    for at in [0, 1, 3, 4] {
+        app.embedding_is(ids[at], "ready").await;
+    }
+    app.stop().await;
+}
