@@ -55,18 +55,21 @@ async fn what_is_for_friends_is_seen_by_followers_alone() {
 }
 
 #[tokio::test]
-async fn what_is_public_is_seen_by_all_until_it_is_for_friends() {
+async fn a_change_of_the_visibility_holds_everywhere_at_once() {
     let app = words::app().await;
+    let change = async |id, visibility: &str| {
+        app.put(&path_of(id), Some(user(1)), &json!({ "visibility": visibility })).await.data(200);
+    };
     let (id, place) = save(&app, "public").await;
     for anyone in [None, Some(user(1)), Some(user(2))] {
         assert_eq!(seen(&app, anyone, id, place).await, EVERYWHERE);
     }
-    let change = async |visibility: &str| {
-        app.put(&path_of(id), Some(user(1)), &json!({ "visibility": visibility })).await.data(200);
-    };
-    change("friends").await;
+    change(id, "friends").await;
     assert_eq!(seen(&app, Some(user(2)), id, place).await, NOWHERE);
-    change("public").await;
+
+    let (id, place) = save(&app, "friends").await;
+    assert_eq!(seen(&app, Some(user(2)), id, place).await, NOWHERE);
+    change(id, "public").await;
     assert_eq!(seen(&app, Some(user(2)), id, place).await, EVERYWHERE);
     app.stop().await;
 }
