@@ -212,6 +212,8 @@ impl Relay {
     /// A backlog is no loss: the lanes are first in, first out, so a task is lost when its lane is empty
     /// or has long since served later ones, never for its age alone.
     pub async fn reconcile(&self) -> Result<(), DbError> {
+        // Before the broker is asked: a task that was due by then and isn't counted is lost.
+        let asked = Utc::now();
         let Ok(depths) = self.broker.depths().await else { return Ok(()) };
         self.record_dead_letters().await?;
         let grace = chrono::Duration::from_std(self.lateness).unwrap_or(chrono::Duration::MAX);
@@ -220,7 +222,7 @@ impl Relay {
             let served =
                 workers.iter().filter_map(|w| [w.served_high, w.served_normal, w.served_low][lane as usize]);
             let empty = held(&depths, lane) == 0 && workers.iter().all(|w| w.in_flight == 0);
-            let progress = if empty { Some(Utc::now()) } else { served.max() };
+            let progress = if empty { Some(asked) } else { served.max() };
             let Some(before) = progress.and_then(|moment| moment.checked_sub_signed(grace)) else { continue };
             let lost = self.db.release_lost(lane, before).await?;
             if lost > 0 {

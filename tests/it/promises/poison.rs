@@ -1,6 +1,7 @@
 //! One bad document holds up no other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mapx_embeddings::domain::embedding::Embedding;
@@ -9,6 +10,8 @@ use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
 use super::{DIMENSIONS, assert_stored, handed_over, plug, remote};
 use crate::support::app::TestApp;
 use crate::support::provider::{Behaviour, vector};
+
+const RETRY: Duration = Duration::from_millis(400);
 
 /// Saves five texts that go into one call, the third of them bad, and returns their ids.
 async fn save_five(app: &TestApp, bad: &str) -> Vec<i64> {
@@ -42,11 +45,27 @@ async fn a_refused_text_fails_alone_with_the_providers_words() {
 
 #[tokio::test]
 async fn a_text_that_breaks_every_call_does_not_take_the_others_with_it() {
-    let (provider, app) = remote(|settings| settings.queue.max_concurrent = 1).await;
+    let (provider, app) = remote(|settings| {
+        settings.queue.max_concurrent = 1;
+        settings.queue.max_retries = 1;
+        settings.queue.retry_delay_ms = RETRY.as_millis() as u64;
+    })
+    .await;
     provider.when_contains("poison", Behaviour::Drop);
     plug(&app, &provider).await;
     let ids = save_five(&app, "poison").await;
     handed_over(&app, 6).await;
+    // All five fail together, and meet again for their last attempt while the worker is busy.
+    provider.release();
+    for id in &ids {
+        app.embedding_is(*id, "retrying").await;
+    }
+    plug(&app, &provider).await;
+    for id in &ids {
+        app.embedding_is(*id, "queued").await;
+    }
+    // A retry may come late by a tenth. One that comes later still makes this test weaker and not wrong.
+    tokio::time::sleep(RETRY / 5).await;
     provider.release();
     let state = app.embedding_is(ids[2], "failed").await;
     assert!(

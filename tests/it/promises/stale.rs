@@ -1,5 +1,7 @@
 //! The vector of an older text never replaces that of a newer one.
 
+use serde_json::Value;
+
 use super::{assert_stored, called, composed, describe, remote};
 use crate::support::app::{eventually, user};
 use crate::support::provider::Behaviour;
@@ -28,6 +30,25 @@ async fn a_call_that_an_edit_overtook_changes_nothing() {
     provider.release();
     app.embedding_is(id, "ready").await;
     assert_stored(&app, id, "new").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_an_edit_overtook_fails_nothing() {
+    let (provider, app) = remote(|_| {}).await;
+    provider.always(Behaviour::Hold);
+    let id = app.save_text("refused").await;
+    called(&provider, 1).await;
+    describe(&app, id, "harmless").await;
+    provider.release_as(Behaviour::status(400, "no"));
+    // The new text is asked for once the old one is done with, and held.
+    called(&provider, 2).await;
+    let state = app.embedding(id).await;
+    assert_eq!((&state["status"], &state["last_error"]), (&"queued".into(), &Value::Null));
+    assert_eq!(app.queue().await["deadLettered"], 0);
+    provider.release();
+    app.embedding_is(id, "ready").await;
+    assert_stored(&app, id, "harmless").await;
     app.stop().await;
 }
 
