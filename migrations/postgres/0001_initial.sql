@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS recommendations (
     labels           TEXT[] NOT NULL DEFAULT '{}',
     metadata         JSONB,
     rating           SMALLINT CHECK (rating BETWEEN 1 AND 5),
-    visibility       TEXT NOT NULL DEFAULT 'public' CHECK (visibility IN ('friends', 'public')),
+    visibility       TEXT NOT NULL DEFAULT 'friends' CHECK (visibility IN ('friends', 'public')),
     place_id         BIGINT REFERENCES places (id) ON DELETE SET NULL,
     service_id       BIGINT REFERENCES services (id) ON DELETE SET NULL,
     content_version  BIGINT NOT NULL DEFAULT 1,

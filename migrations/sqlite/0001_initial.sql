@@ -55,7 +55,7 @@ CREATE TABLE recommendations (
     labels           TEXT NOT NULL DEFAULT '[]',
     metadata         TEXT,
     rating           INTEGER CHECK (rating BETWEEN 1 AND 5),
-    visibility       TEXT NOT NULL DEFAULT 'public' CHECK (visibility IN ('friends', 'public')),
+    visibility       TEXT NOT NULL DEFAULT 'friends' CHECK (visibility IN ('friends', 'public')),
     place_id         INTEGER REFERENCES places (id) ON DELETE SET NULL,
     service_id       INTEGER REFERENCES services (id) ON DELETE SET NULL,
     content_version  INTEGER NOT NULL DEFAULT 1,

@@ -62,7 +62,7 @@ pub fn draft(body: Value, acting: Option<Uuid>, dimensions: usize) -> Read<Draft
         labels: fields.labels()?.unwrap_or_default(),
         metadata: fields.object("metadata")?,
         rating: fields.rating()?,
-        visibility: fields.parsed::<Visibility>("visibility")?.unwrap_or(Visibility::Public),
+        visibility: fields.parsed::<Visibility>("visibility")?.unwrap_or(Visibility::Friends),
         place,
         service,
         embedding: fields.embedding(dimensions)?,
@@ -336,7 +336,7 @@ mod tests {
     fn the_smallest_body_is_enough() {
         let draft = with("title", Value::Null).unwrap();
         assert_eq!(draft.content_type, ContentType::Unclear);
-        assert_eq!(draft.visibility, Visibility::Public);
+        assert_eq!(draft.visibility, Visibility::Friends);
         assert_eq!(draft.user_id.to_string(), USER);
     }
 

@@ -34,7 +34,7 @@ pub struct SaveRequest {
     metadata: Option<Map<String, Json>>,
     #[schema(minimum = 1, maximum = 5)]
     rating: Option<i16>,
-    /// public when absent.
+    /// friends when absent, as MapX has it: nothing is public that nobody called so.
     visibility: Option<Visibility>,
     google_place_id: Option<String>,
     place_name: Option<String>,

@@ -27,9 +27,9 @@ const SAVE: &str = "/api/recommendations/save";
 const IMPORT: &str = "/api/recommendations/import";
 const SEARCH: &str = "/api/recommendations/search";
 
-/// The smallest body of a save, by the first user, with more fields on top.
+/// A small public body of a save, by the first user, with more fields on top.
 fn body(more: Value) -> Value {
-    let mut body = json!({ "user_id": user(1), "description": "Good coffee" });
+    let mut body = json!({ "user_id": user(1), "description": "Good coffee", "visibility": "public" });
     for (field, value) in more.as_object().expect("fields") {
         body[field] = value.clone();
     }

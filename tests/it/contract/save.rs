@@ -176,3 +176,12 @@ async fn texts_at_their_limit_are_kept_whole() {
     assert_eq!(read["title"].as_str().unwrap().chars().count(), 1_000);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_public_that_nobody_called_so() {
+    let app = TestApp::start().await;
+    let id = app.save(&json!({ "user_id": user(1), "description": "Good coffee" })).await;
+    app.get(&path_of(id), None).await.refusal(404);
+    assert_eq!(app.get(&path_of(id), Some(user(1))).await.data(200)["visibility"], "friends");
+    app.stop().await;
+}

@@ -170,7 +170,7 @@ impl TestApp {
 
     /// Saves a public description of the first user.
     pub async fn save_text(&self, description: &str) -> i64 {
-        self.save(&json!({ "user_id": user(1), "description": description })).await
+        self.save(&json!({ "user_id": user(1), "description": description, "visibility": "public" })).await
     }
 
     /// The embedding status of a recommendation of the first user.
