@@ -84,7 +84,7 @@ async fn the_header_is_the_author_of_every_line() {
     let lines = format!("{}\n{}", json!({ "description": "one" }), body(json!({})));
     let request = app.request(Method::POST, IMPORT).header("x-user-id", user(2).to_string());
     assert_eq!(app.send(request.body(lines.clone())).await.data(200)["imported"], 2);
-    let own = list(&app, &format!("{API}/user/{}", user(2)), None).await;
+    let own = list(&app, &format!("{API}/user/{}", user(2)), Some(user(2))).await;
     assert_eq!(own.as_array().unwrap().len(), 2);
 
     let bad = app.request(Method::POST, IMPORT).header("x-user-id", "me");

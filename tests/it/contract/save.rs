@@ -111,7 +111,7 @@ async fn null_counts_as_absent_and_unknown_fields_are_left_alone() {
             "place_name": null, "priority": null, "service_phone": "1", "went_with": ["Ana"], "anything": { "a": 1 },
         })))
         .await;
-    let read = list(&app, &path_of(id), None).await;
+    let read = list(&app, &path_of(id), Some(user(1))).await;
     assert_eq!(
         names(&read),
         [
