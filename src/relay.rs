@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Depths, Durability, Message, Outgoing, Route, Unavailable};
 use crate::config::Settings;
+use crate::config::sections::QueueSettings;
 use crate::db::tasks::{Claim, ClaimedTask, FailedAttempt};
 use crate::db::{Db, DbError};
 use crate::domain::backoff::jittered;
@@ -66,17 +67,13 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(db: Db, broker: Arc<dyn Broker>, settings: &Settings) -> Arc<Self> {
-        let reconcile_every = Duration::from_millis(settings.queue.reconcile_interval_ms);
-        // A broker may keep a retry longer than it was asked to, by the jitter.
-        let longest = settings.queue.backoff().rungs().into_iter().max().unwrap_or_default();
-        let jitter = jittered(longest, 1.0) - longest;
         Arc::new(Self {
             db,
             broker,
             window: settings.broker.window,
             poll: Duration::from_millis(settings.queue.poll_interval_ms),
-            reconcile_every,
-            lateness: reconcile_every + jitter,
+            reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
+            lateness: lateness(&settings.queue),
             trouble: Mutex::default(),
         })
     }
@@ -264,4 +261,26 @@ fn outgoing(lane: Priority, claimed: &ClaimedTask) -> Outgoing {
         published_at: Utc::now(),
     };
     Outgoing { route: Route::Lane(lane), message }
+}
+
+/// A round of the reconciler, and the jitter by which a broker may keep a retry longer than it was asked to.
+fn lateness(queue: &QueueSettings) -> Duration {
+    let longest = queue.backoff().rungs().into_iter().max().unwrap_or_default();
+    let jitter = jittered(longest, 1.0) - longest;
+    Duration::from_millis(queue.reconcile_interval_ms) + jitter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_that_is_late_by_its_jitter_is_not_lost() {
+        let mut queue = Settings::load(None, []).expect("the defaults are valid").queue;
+        queue.reconcile_interval_ms = 30_000;
+        (queue.retry_delay_ms, queue.retry_cap_ms) = (1_000, 600_000);
+        let seconds = |max_retries| lateness(&QueueSettings { max_retries, ..queue.clone() }).as_secs();
+        // A tenth of the longest delay that a retry can have: none, four seconds, the cap.
+        assert_eq!([seconds(0), seconds(3), seconds(20)], [30, 30, 90]);
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{called, composed, handed_over, plug, remote};
+use crate::support::app::eventually;
 use crate::support::provider::{Behaviour, FakeProvider};
 
 fn sizes(provider: &FakeProvider) -> Vec<usize> {
@@ -16,8 +17,8 @@ async fn there_are_never_more_calls_at_once_than_configured() {
         settings.queue.batch_size = 2;
     })
     .await;
-    provider.always(Behaviour::Delay(Duration::from_millis(20)));
     provider.when_contains("unlucky", Behaviour::status(500, "down"));
+    provider.always(Behaviour::Hold);
     let mut ids = Vec::new();
     for n in 0..60 {
         ids.push(app.save_text(&format!("text {n}")).await);
@@ -25,6 +26,9 @@ async fn there_are_never_more_calls_at_once_than_configured() {
             app.save_text(&format!("unlucky {n}")).await;
         }
     }
+    eventually("as many calls as configured", async || (provider.running() == 3).then_some(())).await;
+    provider.always(Behaviour::Delay(Duration::from_millis(20)));
+    provider.release();
     for id in ids {
         app.embedding_is(id, "ready").await;
     }

@@ -99,27 +99,3 @@ async fn a_backlog_is_not_published_twice() {
     assert_eq!(provider.inputs().len(), 41);
     app.stop().await;
 }
-
-#[tokio::test]
-async fn a_retry_that_is_late_by_its_jitter_is_not_lost() {
-    let (broker, provider, app) = moody(|settings| {
-        settings.queue.reconcile_interval_ms = 50;
-        settings.queue.retry_delay_ms = 2_000;
-        settings.queue.retry_cap_ms = 2_000;
-    })
-    .await;
-    provider.always(Behaviour::status(500, "down"));
-    let mut ids = Vec::new();
-    for n in 0..20 {
-        ids.push(app.save_text(&format!("text {n}")).await);
-    }
-    for id in &ids {
-        app.embedding_is(*id, "retrying").await;
-    }
-    provider.behave();
-    for id in ids {
-        app.embedding_is(id, "ready").await;
-    }
-    assert_eq!(broker.published().len(), 20);
-    app.stop().await;
-}
