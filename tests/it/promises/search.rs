@@ -162,3 +162,27 @@ async fn what_is_for_friends_is_found_by_friends_alone_by_meaning_and_by_words()
     assert!(finders(&app, "lighthouse").await.iter().all(|(_, meaning, words)| !meaning && !words));
     app.stop().await;
 }
+
+#[tokio::test]
+async fn what_others_keep_for_friends_crowds_nobodys_results_out() {
+    let (_provider, app) = remote(|_| {}).await;
+    // More than a leg looks at, all of them as near and with the same words.
+    for _ in 0..60 {
+        app.save(&json!({ "user_id": user(1), "description": "lighthouse", "visibility": "friends" })).await;
+    }
+    let public = ready(&app, "lighthouse").await;
+    app.drained().await;
+    for mut body in [in_mode(&composed("lighthouse"), "semantic"), in_mode("lighthouse", "keyword")] {
+        body["user_id"] = json!(user(3));
+        assert_eq!(found_ids(&app.search(&body).await), [public], "{}", body["mode"]);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn some_of_the_words_are_better_than_nothing() {
+    let (_provider, app) = remote(|_| {}).await;
+    let id = ready(&app, "a lighthouse at dusk").await;
+    assert_eq!(found_ids(&app.search(&asked("lighthouse submarine")).await), [id]);
+    app.stop().await;
+}
