@@ -59,7 +59,7 @@ impl App {
         let db = open(&settings, embedder.as_ref()).await?;
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
         let worker = Arc::new(Worker::new(db.clone(), broker, embedder.clone(), &settings.queue));
-        let reporter = Reporter::new(db.clone(), worker.tally(), relay.clone(), role, &settings);
+        let reporter = Reporter::new(db.clone(), &worker, relay.clone(), role, &settings);
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
         let state = AppState::new(db.clone(), search.clone(), &settings);
         let bind = settings.server.bind;

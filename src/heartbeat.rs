@@ -12,7 +12,7 @@ use crate::config::{Role, Settings};
 use crate::db::Db;
 use crate::db::workers::Heartbeat;
 use crate::relay::Relay;
-use crate::worker::Tally;
+use crate::worker::{Tally, Worker};
 
 /// How often to look whether something has changed.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,17 +32,17 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(db: Db, tally: Arc<Tally>, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
+    pub fn new(db: Db, worker: &Worker, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
         Self {
             db,
-            tally,
+            tally: worker.tally(),
             relay,
             role,
             id: Uuid::now_v7().to_string(),
             host: host(),
             started_at: Utc::now(),
             max_concurrent: settings.queue.max_concurrent,
-            batch_size: settings.queue.batch_size,
+            batch_size: worker.batch_size(),
         }
     }
 

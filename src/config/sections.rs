@@ -58,10 +58,10 @@ impl QueueSettings {
         Backoff::new(ms(self.retry_delay_ms), ms(self.retry_cap_ms), self.max_retries)
     }
 
-    /// Deliveries a worker holds at most: what all calls carry, and one call's worth more, so that a call
-    /// that ends finds its successor's texts at hand.
-    pub fn prefetch(&self) -> usize {
-        (self.max_concurrent + 1) * self.batch_size
+    /// Deliveries a worker holds at most when a call carries `batch` texts: what all calls carry, and one
+    /// call's worth more, so that a call that ends finds its successor's texts at hand.
+    pub fn prefetch(&self, batch: usize) -> usize {
+        (self.max_concurrent + 1) * batch
     }
 }
 

@@ -3,6 +3,7 @@
 //! Reads go to a pool; writes go through [`writer`], which commits together what waits together. What a
 //! write changes in the vector index is applied after its commit, in the order of the commits.
 
+pub mod changes;
 mod combine;
 mod connect;
 pub mod embeddings;

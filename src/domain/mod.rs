@@ -4,9 +4,11 @@
 pub mod backoff;
 pub mod body;
 pub mod embedding;
+pub mod fields;
 pub mod fusion;
 pub mod keywords;
 pub mod priority;
+pub mod query;
 pub mod recommendation;
 pub mod status;
 pub mod task;

@@ -25,6 +25,9 @@ pub struct Limits {
     pub max_inputs: usize,
     /// UTF-8 bytes of one text: an upper bound of its tokens. Longer texts are embedded in parts.
     pub max_input_bytes: usize,
+    /// Texts that a call should carry where so many wait, more than `queue.batch_size` if need be: above 1 for
+    /// a model in this process, whose calls cost less than the statements around them.
+    pub worthwhile_inputs: usize,
 }
 
 /// A text of which no vector can be made, whoever tries again: blank, emoji only, refused by the provider.

@@ -17,7 +17,7 @@ use crate::domain::embedding::Embedding;
 
 /// OpenAI's own: 2,048 inputs a call and 8,192 tokens an input. A token is at least a byte, so a text of
 /// 8,000 bytes always fits.
-const LIMITS: Limits = Limits { max_inputs: 2_048, max_input_bytes: 8_000 };
+const LIMITS: Limits = Limits { max_inputs: 2_048, max_input_bytes: 8_000, worthwhile_inputs: 1 };
 
 /// Of the body of an error no more than this is read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;

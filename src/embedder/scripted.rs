@@ -61,7 +61,7 @@ impl Embedder for Scripted {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: self.max_inputs, max_input_bytes: self.max_input_bytes }
+        Limits { max_inputs: self.max_inputs, max_input_bytes: self.max_input_bytes, worthwhile_inputs: 1 }
     }
 
     fn default_threshold(&self) -> f32 {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::db::DbError;
-use crate::domain::body::InvalidField;
+use crate::domain::fields::InvalidField;
 
 /// The body of every answer that isn't a success.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]

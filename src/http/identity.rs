@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use crate::domain::body::{InvalidField, user_id};
+use crate::domain::fields::{InvalidField, user_id};
 
 const HEADER: &str = "x-user-id";
 

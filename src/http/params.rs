@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::db::lists::Page;
-use crate::domain::body::{InvalidField, NO_GROUPS, user_id};
+use crate::domain::fields::{InvalidField, user_id};
+use crate::domain::query::NO_GROUPS;
 use crate::domain::recommendation::Visibility;
 
 /// The parameters of the path, still text.

@@ -54,6 +54,11 @@ impl Worker {
         Self { context: Arc::new(context), queue: queue.clone() }
     }
 
+    /// Texts in one call, where so many wait.
+    pub fn batch_size(&self) -> usize {
+        self.queue.batch_size.max(self.context.embedder.limits().worthwhile_inputs)
+    }
+
     /// What this worker has done so far, for the heartbeat.
     pub fn tally(&self) -> Arc<Tally> {
         self.context.tally.clone()
@@ -68,7 +73,7 @@ impl Worker {
             || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
         let mut delays = patience().build();
         while !shutdown.is_cancelled() {
-            match self.context.broker.consume(self.queue.prefetch()).await {
+            match self.context.broker.consume(self.queue.prefetch(self.batch_size())).await {
                 Ok(mut consumer) => {
                     delays = patience().build();
                     let ended = self.consume(consumer.as_mut(), &permits, &mut calls, &shutdown).await;
@@ -102,7 +107,7 @@ impl Worker {
                 () = shutdown.cancelled() => return Ok(()),
             };
             let batch = tokio::select! {
-                batch = consumer.receive(self.queue.batch_size) => batch?,
+                batch = consumer.receive(self.batch_size()) => batch?,
                 () = shutdown.cancelled() => return Ok(()),
             };
             calls.spawn(process::process(self.context.clone(), batch, permit));

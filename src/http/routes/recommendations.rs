@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use uuid::Uuid;
 
-use crate::db::recommendations::Changed;
+use crate::db::changes::Changed;
 use crate::domain::body;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::domain::body::{self, SearchFields};
+use crate::domain::query::{self, SearchFields};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::identity::Acting;
@@ -109,7 +109,7 @@ pub async fn search(
     JsonBody(raw): JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let viewer = acting.or_body(&raw)?;
-    let SearchFields { query, limit, threshold, content_type, mode } = body::search(raw)?;
+    let SearchFields { query, limit, threshold, content_type, mode } = query::search(raw)?;
     let mode = match mode.as_deref() {
         None | Some("hybrid") => Mode::Hybrid,
         Some("semantic") => Mode::Semantic,

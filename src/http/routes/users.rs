@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::body::InvalidField;
+use crate::domain::fields::InvalidField;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::identity::Acting;
 use crate::http::params::PathParams;

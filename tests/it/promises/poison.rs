@@ -92,7 +92,7 @@ impl Embedder for Fragile {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: 100, max_input_bytes: 1_000 }
+        Limits { max_inputs: 100, max_input_bytes: 1_000, worthwhile_inputs: 1 }
     }
 
     fn default_threshold(&self) -> f32 {
