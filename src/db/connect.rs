@@ -71,8 +71,8 @@ fn pragmas(sqlite: SqliteConnectOptions, synchronous: SqliteSynchronous, read_on
         .synchronous(synchronous)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // 16 MiB of pages a connection.
-        .pragma("cache_size", "-16384")
+        // Pages kept in memory: 16 MiB for the writer, which has the index to keep, 4 MiB for a reader.
+        .pragma("cache_size", if read_only { "-4096" } else { "-16384" })
         .pragma("temp_store", "memory")
         // FTS5 replaces rows by INSERT OR REPLACE inside triggers: their own triggers must run.
         .pragma("recursive_triggers", "ON");
