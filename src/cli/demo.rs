@@ -1,6 +1,7 @@
 //! `demo`: the whole service at work on the sample, in one command.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ pub const SEARCHES: [&str; 6] = [
 const SHOWN: u64 = 3;
 /// Characters of a cell.
 const CELL: usize = 52;
+/// Longer than a process waits before it tells what it has done.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub async fn run(mut settings: Settings, args: DemoArgs) -> anyhow::Result<ExitCode> {
     settings.database.url = format!("sqlite://{}", args.data.join("demo.db").display());
@@ -57,6 +60,19 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// The status once the process has told what it made: its heartbeat comes a moment later.
+async fn told(client: &Client, made: u64) -> anyhow::Result<Value> {
+    let started = Instant::now();
+    loop {
+        let status: Value = client.get(STATUS).await?;
+        let ready: u64 = status["workers"].as_array().into_iter().flatten().map(|w| number(&w["readyTotal"])).sum();
+        if ready >= made || started.elapsed() > HEARTBEAT {
+            return Ok(status);
+        }
+        tokio::time::sleep(HEARTBEAT / 20).await;
+    }
+}
+
 async fn show(client: &Client, database: &str) -> anyhow::Result<()> {
     let before: Value = client.get(STATUS).await?;
     // The sample is imported in one transaction: it is there whole or not at all.
@@ -82,6 +98,6 @@ async fn show(client: &Client, database: &str) -> anyhow::Result<()> {
             table::render(&["", "title", "where or who", "says"], &search::rows(&found), CELL)
         ))?;
     }
-    out::line(describe(&client.get(STATUS).await?))?;
+    out::line(describe(&told(client, made).await?))?;
     Ok(())
 }
