@@ -94,7 +94,8 @@ impl App {
             let model = &self.db.model().id;
             tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
         }
-        tracing::info!(addr = %self.addr, vectors = self.db.index().len(), model = %self.db.model().id, "serving");
+        let vectors = self.db.vectors().await?;
+        tracing::info!(addr = %self.addr, vectors, model = %self.db.model().id, "serving");
         let (relay, worker, reporter) = (self.relay, self.worker, self.reporter);
         // The reporter ends last: while the worker drains, what it holds is still told.
         let drained = CancellationToken::new();

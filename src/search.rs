@@ -1,8 +1,9 @@
 //! Search: by meaning and by words, fused, and always answered.
 //!
-//! The two legs run side by side. When the provider of the query's vector is down or slow, the answer comes
+//! Meaning and words are looked for at once. When the provider of the query's vector is down or slow, the answer comes
 //! from the keywords alone and says so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::db::lists::Listed;
-use crate::db::search::keyword::{KeywordHit, Match};
-use crate::db::search::{Filter, Viewer};
+use crate::db::search::{ByMeaning, ByWords, Found, Match, Scope};
 use crate::db::{Db, DbError};
 use crate::domain::embedding::Embedding;
 use crate::domain::fusion::reciprocal_rank;
@@ -75,13 +75,6 @@ pub struct Search {
     threshold: f32,
 }
 
-/// The candidates of one leg, best first, with their scores.
-#[derive(Default)]
-struct Leg {
-    ids: Vec<i64>,
-    scores: Vec<f32>,
-}
-
 impl Search {
     pub fn new(db: Db, embedder: Arc<dyn Embedder>, settings: &Settings) -> Self {
         let timeout = Duration::from_millis(settings.search.embed_timeout_ms);
@@ -92,8 +85,7 @@ impl Search {
 
     pub async fn search(&self, request: &Request) -> Result<Answer, DbError> {
         let started = Instant::now();
-        let viewer = self.db.viewer(request.viewer).await?;
-        let (found, pending) = tokio::join!(self.find(request, &viewer), self.db.pending_embeddings());
+        let (found, pending) = tokio::join!(self.find(request), self.db.pending_embeddings());
         let mut found = found?;
         found.ranked.truncate(request.limit);
         let hits = self.load(found.ranked, request.viewer).await?;
@@ -111,68 +103,59 @@ impl Search {
         request.threshold.unwrap_or(self.threshold)
     }
 
-    async fn find(&self, request: &Request, viewer: &Viewer) -> Result<Found, DbError> {
+    async fn find(&self, request: &Request) -> Result<Ranked, DbError> {
         let words = content_words(&request.query);
-        let filter = Filter { content_type: request.content_type };
-        let keywords = async |wanted| -> Result<Leg, DbError> {
-            let k = candidates(request);
-            Ok(Leg::from(self.db.keyword_hits(&words, wanted, viewer, &filter, k).await?))
-        };
-        let query = match request.mode {
+        let embedded = match request.mode {
             Mode::Keyword => None,
-            // A keyword search that isn't wanted isn't made; one that is runs beside the query's embedding.
-            Mode::Semantic => Some((self.semantic(request, viewer, &filter).await?, Leg::default())),
-            Mode::Hybrid => {
-                let (semantic, keyword) =
-                    tokio::join!(self.semantic(request, viewer, &filter), keywords(Match::All));
-                Some((semantic?, keyword?))
-            }
+            Mode::Semantic | Mode::Hybrid => Some(self.queries.embed(&request.query).await),
         };
-        let degraded = match query {
-            Some((Ok((vector, semantic)), keyword)) => {
-                let fused = self.fuse(request, &vector, semantic, keyword).await;
-                if !fused.is_empty() || request.mode == Mode::Semantic {
-                    return Ok(Found { ranked: fused, mode: request.mode, degraded: None });
-                }
-                // Nothing by meaning and nothing with all of the words: some of them are better than nothing.
-                let leg = keywords(Match::Any).await?;
-                let ranked = self.fuse(request, &vector, Leg::default(), leg).await;
-                return Ok(Found { ranked, mode: Mode::Hybrid, degraded: None });
-            }
-            Some((Err(reason), _)) => Some(reason),
-            None => None,
-        };
-        let all = keywords(Match::All).await?;
-        let any = if all.ids.len() < request.limit { keywords(Match::Any).await? } else { Leg::default() };
-        Ok(Found { ranked: all.then(any), mode: Mode::Keyword, degraded })
+        match embedded {
+            Some(Ok(query)) => self.by_meaning(request, &query, &words).await,
+            Some(Err(error)) => self.by_words(request, &words, Some(error.to_string())).await,
+            None => self.by_words(request, &words, None).await,
+        }
     }
 
-    /// The query's vector and its nearest rows, or why there is no vector.
-    async fn semantic(
+    /// With the query's vector: by meaning, and in a hybrid search by all of the words too.
+    async fn by_meaning(&self, request: &Request, query: &Embedding, words: &[String]) -> Result<Ranked, DbError> {
+        let meaning = ByMeaning { query, floor: self.threshold(request) };
+        let all = (request.mode == Mode::Hybrid).then_some(ByWords { words, wanted: Match::All });
+        let ranked = self.fuse(request, self.db.find(Some(meaning), all, scope(request)).await?);
+        if !ranked.is_empty() || request.mode == Mode::Semantic {
+            return Ok(Ranked { ranked, mode: request.mode, degraded: None });
+        }
+        // Nothing by meaning and nothing with all of the words: some of them are better than nothing.
+        let any = ByWords { words, wanted: Match::Any };
+        let found = self.db.find(Some(meaning), Some(any), scope(request)).await?;
+        Ok(Ranked { ranked: self.fuse(request, found), mode: Mode::Hybrid, degraded: None })
+    }
+
+    async fn by_words(
         &self,
         request: &Request,
-        viewer: &Viewer,
-        filter: &Filter,
-    ) -> Result<Result<(Embedding, Leg), String>, DbError> {
-        let vector = match self.queries.embed(&request.query).await {
-            Ok(vector) => vector,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let (db, viewer, filter) = (self.db.clone(), viewer.clone(), filter.clone());
-        let (floor, k) = (self.threshold(request), candidates(request));
-        let query = vector.clone();
-        // The scan takes milliseconds of pure computing: not on a thread that serves others.
-        let scan = tokio::task::spawn_blocking(move || db.index().nearest(&query, &viewer, &filter, floor, k));
-        let nearest = scan.await.map_err(|e| DbError::Unavailable(format!("the vector scan ended: {e}")))?;
-        Ok(Ok((vector, Leg::from(nearest))))
+        words: &[String],
+        degraded: Option<String>,
+    ) -> Result<Ranked, DbError> {
+        let keywords = async |wanted| self.db.find(None, Some(ByWords { words, wanted }), scope(request)).await;
+        let mut hits = keywords(Match::All).await?.by_words;
+        if hits.len() < request.limit {
+            for hit in keywords(Match::Any).await?.by_words {
+                if !hits.iter().any(|(known, _)| *known == hit.0) {
+                    hits.push(hit);
+                }
+            }
+        }
+        let ranked = hits.into_iter().map(|(id, score)| (id, within_one(score))).collect();
+        Ok(Ranked { ranked, mode: Mode::Keyword, degraded })
     }
 
-    /// Fuses the legs; every id gets its cosine, or the threshold when its vector isn't ready.
-    async fn fuse(&self, request: &Request, query: &Embedding, semantic: Leg, keyword: Leg) -> Vec<(i64, f32)> {
-        let ids = reciprocal_rank(&[&semantic.ids, &keyword.ids]);
-        let known = self.db.index().similarities(query, &ids);
-        let cosine = |id: &i64| known.iter().find(|(known, _)| known == id).map(|(_, cosine)| *cosine);
-        ids.iter().map(|id| (*id, cosine(id).unwrap_or_else(|| self.threshold(request)))).collect()
+    /// Fuses what was found; every id gets its cosine, or the threshold when its vector isn't ready.
+    fn fuse(&self, request: &Request, found: Found) -> Vec<(i64, f32)> {
+        let by_meaning: Vec<i64> = found.by_meaning.iter().map(|(id, _)| *id).collect();
+        let by_words: Vec<i64> = found.by_words.iter().map(|(id, _)| *id).collect();
+        let cosines: HashMap<i64, f32> = found.cosines.into_iter().chain(found.by_meaning).collect();
+        let cosine = |id: &i64| cosines.get(id).copied().unwrap_or_else(|| self.threshold(request));
+        reciprocal_rank(&[&by_meaning, &by_words]).iter().map(|id| (*id, cosine(id))).collect()
     }
 
     /// The rows, in the order of `ranked`; one that was deleted meanwhile is left out.
@@ -187,39 +170,19 @@ impl Search {
     }
 }
 
-struct Found {
+/// Ids with the similarities that are shown, best first, and how they were found.
+struct Ranked {
     ranked: Vec<(i64, f32)>,
     mode: Mode,
     degraded: Option<String>,
 }
 
-fn candidates(request: &Request) -> usize {
-    (request.limit * 3).max(CANDIDATES)
+fn scope(request: &Request) -> Scope {
+    let k = (request.limit * 3).max(CANDIDATES);
+    Scope { viewer: request.viewer, content_type: request.content_type, k }
 }
 
-impl Leg {
-    /// This leg's hits, then those of `other` that it doesn't have.
-    fn then(self, other: Self) -> Vec<(i64, f32)> {
-        let mut ranked: Vec<(i64, f32)> = self.ids.into_iter().zip(self.scores).collect();
-        for (id, score) in other.ids.into_iter().zip(other.scores) {
-            if !ranked.iter().any(|(known, _)| *known == id) {
-                ranked.push((id, score));
-            }
-        }
-        ranked
-    }
-}
-
-impl From<Vec<KeywordHit>> for Leg {
-    fn from(hits: Vec<KeywordHit>) -> Self {
-        let scores = hits.iter().map(|hit| (hit.score / (1.0 + hit.score)).clamp(0.0, 1.0) as f32).collect();
-        Self { ids: hits.iter().map(|hit| hit.id).collect(), scores }
-    }
-}
-
-impl From<Vec<(i64, f32)>> for Leg {
-    fn from(hits: Vec<(i64, f32)>) -> Self {
-        let (ids, scores) = hits.into_iter().unzip();
-        Self { ids, scores }
-    }
+/// A keyword score above 0 as a similarity.
+fn within_one(score: f64) -> f32 {
+    (score / (1.0 + score)).clamp(0.0, 1.0) as f32
 }

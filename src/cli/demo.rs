@@ -11,6 +11,7 @@ use super::service::Service;
 use super::status::{STATUS, describe, number};
 use super::{DemoArgs, import, out, search, table};
 use crate::app::App;
+use crate::config::secret::ServerUrl;
 use crate::config::{Role, Settings};
 use crate::shutdown;
 
@@ -33,8 +34,8 @@ const CELL: usize = 52;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub async fn run(mut settings: Settings, args: DemoArgs) -> anyhow::Result<ExitCode> {
-    settings.database.url = format!("sqlite://{}", args.data.join("demo.db").display());
-    let database = settings.database.url.clone();
+    settings.database.url = ServerUrl::new(format!("sqlite://{}", args.data.join("demo.db").display()));
+    let database = settings.database.url.to_string();
     let stop = shutdown::on_signal()?;
     let service = Service::start(App::build(settings, Role::All).await?)?;
     let shown = async {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use crate::app::{self, App};
+use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
 use crate::{db, embedder, http, shutdown, telemetry};
 
@@ -45,7 +45,10 @@ enum Command {
     /// Embed only; needs a broker that other processes can reach
     Worker,
     /// Bring the database's schema up to date and exit
-    Migrate(Output),
+    ///
+    /// In an existing MapX database, only what is missing is added: no row, vector, table or column that is
+    /// there is changed.
+    Migrate(MigrateArgs),
     /// Import recommendations, one JSON object a line
     ///
     /// Through the running service, or, when none runs, through one of its own that ends once everything
@@ -70,6 +73,18 @@ struct Output {
     /// Print JSON for scripts
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// Print the SQL that would run, and run nothing
+    #[arg(long)]
+    plan: bool,
+    /// Keep the vectors of an existing MapX database, under the name of the model that made them
+    #[arg(long, value_name = "MODEL")]
+    adopt_model: Option<String>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -166,7 +181,7 @@ impl Cli {
             Command::All => serve(settings, Role::All).await,
             Command::Serve => serve(settings, Role::Serve).await,
             Command::Worker => serve(settings, Role::Worker).await,
-            Command::Migrate(output) => migrate(settings, &output).await,
+            Command::Migrate(args) => migrate(settings, &args).await,
             Command::Import(args) => import::run(quiet(settings), args).await,
             Command::Search(args) => search::run(quiet(settings), args).await,
             Command::Status(args) => status::run(settings, args).await,
@@ -213,16 +228,23 @@ async fn serve(settings: Settings, role: Role) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn migrate(settings: Settings, output: &Output) -> anyhow::Result<ExitCode> {
+async fn migrate(settings: Settings, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let settings = quiet(settings);
-    let embedder = embedder::build(&settings.embedder)?;
-    let opened = app::open(&settings, embedder.as_ref()).await?;
-    opened.close().await;
-    let steps = db::migrate::names();
-    if output.json {
-        out::line(serde_json::json!({ "database": settings.database.url, "steps": steps }))?;
-    } else {
-        out::line(format_args!("{} is up to date: {}", settings.database.url, steps.join(", ")))?;
+    let adopted = args.adopt_model.as_deref();
+    if args.plan {
+        let plan = db::Db::plan(&settings.database, adopted).await?;
+        out::line(if plan.is_empty() { "-- Nothing to do: the schema is up to date." } else { plan.trim_end() })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let vectors = db::Db::migrate(&settings.database, adopted).await?;
+    let (url, steps) = (&settings.database.url, db::migrate::names());
+    if args.output.json {
+        out::line(serde_json::json!({ "database": url, "steps": steps, "adopted_vectors": vectors }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out::line(format_args!("{url} is up to date: {}", steps.join(", ")))?;
+    if let Some(model) = adopted {
+        out::line(format_args!("{vectors} vectors are now those of {model}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

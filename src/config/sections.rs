@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::{Secret, ServerUrl};
 use crate::domain::backoff::Backoff;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,9 +27,27 @@ pub enum Synchronous {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
-    pub url: String,
+    pub url: ServerUrl,
+    pub password: Secret,
     pub read_connections: u32,
     pub synchronous: Synchronous,
+    pub max_connections: u32,
+    pub vector_index: VectorIndexKind,
+}
+
+impl DatabaseSettings {
+    pub fn is_postgres(&self) -> bool {
+        ["postgres:", "postgresql:"].iter().any(|scheme| self.url.expose().starts_with(scheme))
+    }
+}
+
+/// How PostgreSQL finds the nearest vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorIndexKind {
+    Hnsw,
+    /// It compares with all of them.
+    None,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -34,8 +34,9 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("queue.shutdown_grace_ms", queue.shutdown_grace_ms, 0, HOUR_MS)?;
     within("search.embed_timeout_ms", settings.search.embed_timeout_ms, 10, HOUR_MS)?;
     within("search.query_cache", settings.search.query_cache as u64, 1, 10_000_000)?;
-    if !database.url.starts_with("sqlite:") {
-        refuse("database.url", "this version stores in SQLite: sqlite://PATH")?;
+    within("database.max_connections", database.max_connections.into(), 2, 1_000)?;
+    if !database.is_postgres() && !database.url.expose().starts_with("sqlite:") {
+        refuse("database.url", "must be sqlite://PATH or postgres://USER@HOST/DATABASE")?;
     }
     if broker.url != "embedded" {
         refuse("broker.url", "this version has the broker \"embedded\" only")?;

@@ -1,13 +1,13 @@
 //! Changing and deleting recommendations.
 
 use futures_util::FutureExt;
-use sea_orm::ActiveValue::{Set, Unchanged};
-use sea_orm::{ActiveModelTrait, EntityTrait};
+use sea_orm::EntityTrait;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::entities::{place, recommendation as row, service};
+use super::entities::{place, service};
 use super::recommendations::{Saved, blank, finished, labels, object, with_subjects};
+use super::rows::{self, Row};
 use super::search::{IndexChange, IndexedRow};
 use super::tasks::{self, NewTask};
 use super::{Db, DbError, ModelSpec, Tx, embeddings, places, services, sql};
@@ -34,20 +34,20 @@ impl Db {
     /// at `high` unless the patch says otherwise.
     pub async fn update(&self, id: i64, acting: Uuid, patch: Patch) -> Result<Changed<Saved>, DbError> {
         let model = self.model().clone();
-        self.write(move |tx| update_in(tx, id, acting, patch, model).boxed()).await
+        self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await
     }
 
     /// Deletes the row, its task and its vector.
     pub async fn delete(&self, id: i64, acting: Uuid) -> Result<Changed<()>, DbError> {
         self.write(move |tx| {
             async move {
-                let Some(known) = row::Entity::find_by_id(id).one(tx.conn()).await? else {
+                let Some(known) = rows::find(tx, id).await? else {
                     return Ok(Changed::NotFound);
                 };
                 if known.user_id != acting {
                     return Ok(Changed::NotYours { visible: visible(tx, &known, acting).await? });
                 }
-                row::Entity::delete_by_id(id).exec(tx.conn()).await?;
+                rows::delete(tx, id).await?;
                 tx.on_commit(IndexChange::Remove(id));
                 Ok(Changed::Done(()))
             }
@@ -64,7 +64,7 @@ async fn update_in(
     mut patch: Patch,
     model: ModelSpec,
 ) -> Result<Changed<Saved>, DbError> {
-    let Some(known) = row::Entity::find_by_id(id).one(tx.conn()).await? else { return Ok(Changed::NotFound) };
+    let Some(known) = rows::find(tx, id).await? else { return Ok(Changed::NotFound) };
     if known.user_id != acting {
         return Ok(Changed::NotYours { visible: visible(tx, &known, acting).await? });
     }
@@ -81,19 +81,18 @@ async fn update_in(
         None => old_service,
     };
     // A place that was renamed just now may have given this row a new version already.
-    let mut known = row::Entity::find_by_id(id).one(tx.conn()).await?.unwrap_or(known);
+    let mut known = rows::find(tx, id).await?.unwrap_or(known);
     let embedding = patch.embedding.take();
     let priority = patch.priority.unwrap_or(Priority::High);
     apply(&mut known, patch);
     known.place_id = place.as_ref().map(|p| p.id);
     known.service_id = service.as_ref().map(|s| s.id);
-    known.updated_at = sql::now();
     let after = content_of(&known, place.as_ref(), service.as_ref());
     let rewritten = before.compose() != after.compose();
     if rewritten || embedding.is_some() {
         known.content_version += 1;
     }
-    write_back(tx, &known).await?;
+    known.write_back(tx).await?;
     let status = follow_up(tx, &known, embedding, &after, priority, &model).await?;
     Ok(Changed::Done(Saved { id, place_id: known.place_id, service_id: known.service_id, status }))
 }
@@ -101,7 +100,7 @@ async fn update_in(
 /// The vector of a changed row: stored when it came along, enqueued when the stored one isn't of this text.
 async fn follow_up(
     tx: &Tx<'_>,
-    known: &row::Model,
+    known: &Row,
     embedding: Option<Embedding>,
     content: &Content,
     priority: Priority,
@@ -111,7 +110,7 @@ async fn follow_up(
     if let Some(embedding) = embedding {
         let ready = finished(known.id, known.content_version, embedding, content);
         tasks::forget(tx, known.id).await?;
-        embeddings::store(tx, model, vec![ready]).await?;
+        embeddings::store(tx, model, &[ready]).await?;
         return Ok(EmbeddingStatus::Ready);
     }
     if known.embedded_version == Some(known.content_version) {
@@ -123,10 +122,7 @@ async fn follow_up(
     Ok(EmbeddingStatus::Pending)
 }
 
-async fn subjects_of(
-    tx: &Tx<'_>,
-    known: &row::Model,
-) -> Result<(Option<place::Model>, Option<service::Model>), DbError> {
+async fn subjects_of(tx: &Tx<'_>, known: &Row) -> Result<(Option<place::Model>, Option<service::Model>), DbError> {
     let place = match known.place_id {
         Some(id) => place::Entity::find_by_id(id).one(tx.conn()).await?,
         None => None,
@@ -138,7 +134,7 @@ async fn subjects_of(
     Ok((place, service))
 }
 
-fn content_of(known: &row::Model, place: Option<&place::Model>, service: Option<&service::Model>) -> Content {
+fn content_of(known: &Row, place: Option<&place::Model>, service: Option<&service::Model>) -> Content {
     let fields = Content {
         content_type: known.content_type.parse().unwrap_or(ContentType::Unclear),
         title: known.title.clone(),
@@ -152,7 +148,7 @@ fn content_of(known: &row::Model, place: Option<&place::Model>, service: Option<
     with_subjects(fields, place, service)
 }
 
-fn apply(known: &mut row::Model, patch: Patch) {
+fn apply(known: &mut Row, patch: Patch) {
     if let Some(content_type) = patch.content_type {
         known.content_type = content_type.as_str().to_owned();
     }
@@ -179,29 +175,7 @@ fn apply(known: &mut row::Model, patch: Patch) {
     }
 }
 
-/// Writes the columns that an edit can change; those of the embedding belong to the worker.
-async fn write_back(tx: &Tx<'_>, known: &row::Model) -> Result<(), DbError> {
-    let changed = row::ActiveModel {
-        id: Unchanged(known.id),
-        content_type: Set(known.content_type.clone()),
-        title: Set(known.title.clone()),
-        description: Set(known.description.clone()),
-        content_data: Set(known.content_data.clone()),
-        labels: Set(known.labels.clone()),
-        metadata: Set(known.metadata.clone()),
-        rating: Set(known.rating),
-        visibility: Set(known.visibility.clone()),
-        place_id: Set(known.place_id),
-        service_id: Set(known.service_id),
-        content_version: Set(known.content_version),
-        updated_at: Set(known.updated_at),
-        ..Default::default()
-    };
-    changed.update(tx.conn()).await?;
-    Ok(())
-}
-
-fn indexed(known: &row::Model) -> IndexedRow {
+fn indexed(known: &Row) -> IndexedRow {
     IndexedRow {
         id: known.id,
         owner: known.user_id,
@@ -210,7 +184,7 @@ fn indexed(known: &row::Model) -> IndexedRow {
     }
 }
 
-async fn visible(tx: &Tx<'_>, known: &row::Model, acting: Uuid) -> Result<bool, DbError> {
+async fn visible(tx: &Tx<'_>, known: &Row, acting: Uuid) -> Result<bool, DbError> {
     let select = format!("SELECT {} FROM recommendations r WHERE r.id = $2", sql::visible_to(1));
     let seen: Option<bool> = sql::scalar(tx.conn(), &select, [acting.into(), known.id.into()]).await?;
     Ok(seen.unwrap_or(false))

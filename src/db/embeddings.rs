@@ -1,16 +1,18 @@
 //! What a worker reads before it embeds, and how the vectors are written back.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
+use sea_orm::prelude::PgVector;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::recommendations::{labels, object};
 use super::search::{IndexChange, IndexedRow};
-use super::{Db, DbError, ModelSpec, Tx, sql};
+use super::{Db, DbError, ModelSpec, Tx, Writes, sql, write_back};
 use crate::domain::embedding::Embedding;
 use crate::domain::recommendation::{ContentType, Visibility};
 use crate::domain::status::{EmbeddingStatus, TaskState};
@@ -134,17 +136,17 @@ impl Db {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        let (among, values) = sql::among(self.read(), "r.id", 1, ids);
+        let labels = if self.is_postgres() { "coalesce(to_jsonb(r.labels), '[]'::jsonb)" } else { "r.labels" };
         let select = format!(
-            "SELECT r.id, r.content_version, r.content_type, r.title, r.description, r.content_data, r.labels, \
-             r.metadata, r.rating, r.embedded_version, r.embedded_hash, r.embedding_model, \
-             p.name AS place_name, p.address AS place_address, s.name AS service_name, s.service_type, \
-             s.business_name AS service_business_name, t.attempts FROM recommendations r \
+            "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
+             r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \
+             r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
+             s.service_type, s.business_name AS service_business_name, t.attempts FROM recommendations r \
              LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
-             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
-             WHERE r.id IN {}",
-            sql::tuple(1, ids.len())
+             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' WHERE {among}"
         );
-        let rows: Vec<LoadedRow> = sql::all(self.read(), &select, ids.iter().map(|id| (*id).into())).await?;
+        let rows: Vec<LoadedRow> = sql::all(self.read(), &select, values).await?;
         Ok(rows.into_iter().map(Loaded::from).collect())
     }
 
@@ -164,10 +166,16 @@ impl Db {
 
     async fn finish_now(&self, finished: Vec<Finished>) -> Result<Vec<bool>, DbError> {
         let model = self.model().clone();
+        if let Writes::SideBySide(pooled) = &self.writes {
+            return write_back::finish(pooled, &model, &finished).await;
+        }
+        let finished = Arc::new(finished);
         self.write(move |tx| {
+            let (model, finished) = (model.clone(), finished.clone());
             async move {
                 let tasks: Vec<EmbedTask> = finished.iter().map(|f| f.task).collect();
-                let current: HashSet<(i64, i64)> = store(tx, &model, finished).await?.into_iter().collect();
+                let current = store(tx, &model, &finished).await?;
+                let current: HashSet<(i64, i64)> = current.into_iter().collect();
                 end_tasks(tx, &tasks).await?;
                 Ok(tasks.iter().map(|t| current.contains(&(t.recommendation_id, t.content_version))).collect())
             }
@@ -187,19 +195,14 @@ impl Db {
         if sql::scalar::<bool>(self.read(), &any, [model.clone().into()]).await? != Some(true) {
             return Ok(0);
         }
-        self.write(move |tx| {
-            async move {
-                let insert = format!(
-                    "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, \
-                     attempts, enqueued_at, not_before, updated_at) \
-                     SELECT r.id, 'current', r.content_version, 2, 'pending', 0, $2, $2, $2 {missing}"
-                );
-                let values: [Value; 2] = [model.into(), sql::now().into()];
-                Ok(sql::execute(tx.conn(), &insert, values).await?.rows_affected())
-            }
-            .boxed()
-        })
-        .await
+        // Several processes may start at once.
+        let insert = format!(
+            "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, \
+             attempts, enqueued_at, not_before, updated_at) \
+             SELECT r.id, 'current', r.content_version, 2, 'pending', 0, $2, $2, $2 {missing} \
+             ON CONFLICT (recommendation_id, target) DO NOTHING"
+        );
+        self.change(insert, [model.into(), sql::now().into()]).await
     }
 
     /// How far the embedding of one recommendation is; `None` when there is no such row.
@@ -255,13 +258,13 @@ const STORE_ROWS: usize = 500;
 pub(super) async fn store(
     tx: &Tx<'_>,
     model: &ModelSpec,
-    finished: Vec<Finished>,
+    finished: &[Finished],
 ) -> Result<Vec<(i64, i64)>, DbError> {
     let mut current = Vec::with_capacity(finished.len());
     let mut vectors = Vec::new();
     for Finished { task, made } in finished {
         match made {
-            Made::Vector { embedding, hash, parts } => vectors.push((task, embedding, hash, parts)),
+            Made::Vector { embedding, hash, parts } => vectors.push((*task, embedding, hash, *parts)),
             Made::Unchanged => {
                 let update = "UPDATE recommendations SET embedded_version = content_version \
                               WHERE id = $1 AND content_version = $2";
@@ -281,22 +284,26 @@ pub(super) async fn store(
 async fn store_vectors(
     tx: &Tx<'_>,
     model: &ModelSpec,
-    vectors: &[(EmbedTask, Embedding, String, usize)],
+    vectors: &[(EmbedTask, &Embedding, &String, usize)],
 ) -> Result<Vec<(i64, i64)>, DbError> {
     let update = format!(
         "WITH made (id, version, embedding, hash, parts) AS (VALUES {}) \
          UPDATE recommendations SET embedding = made.embedding, embedded_version = made.version, \
          embedded_hash = made.hash, embedding_parts = made.parts, embedding_model = ?, embedded_at = ? \
          FROM made WHERE recommendations.id = made.id AND recommendations.content_version = made.version \
-         RETURNING recommendations.id, content_version, user_id, visibility, content_type",
+         RETURNING CAST(recommendations.id AS BIGINT) AS id, content_version, user_id, visibility, content_type",
         sql::tuples(vectors.len(), 5)
     );
+    let postgres = sql::is_postgres(tx.conn());
     let mut values: Vec<Value> = Vec::with_capacity(vectors.len() * 5 + 2);
     for (task, embedding, hash, parts) in vectors {
         values.push(task.recommendation_id.into());
         values.push(task.content_version.into());
-        values.push(embedding.to_bytes().into());
-        values.push(hash.clone().into());
+        values.push(match postgres {
+            true => PgVector::from(embedding.as_slice().to_vec()).into(),
+            false => embedding.to_bytes().into(),
+        });
+        values.push((*hash).clone().into());
         values.push((*parts as i32).into());
     }
     values.extend([Value::from(model.id.to_string()), sql::now().into()]);
@@ -305,11 +312,10 @@ async fn store_vectors(
     let current = rows.iter().map(|row| (row.id, row.content_version)).collect();
     // By version too: an old and a new one of the same row may be in one batch.
     let made: HashMap<(i64, i64), &Embedding> =
-        vectors.iter().map(|(t, made, ..)| ((t.recommendation_id, t.content_version), made)).collect();
+        vectors.iter().map(|(t, made, ..)| ((t.recommendation_id, t.content_version), *made)).collect();
     for row in rows {
         if let Some(embedding) = made.get(&(row.id, row.content_version)) {
-            let embedding = (*embedding).clone();
-            tx.on_commit(IndexChange::Put { row: row.into(), embedding });
+            tx.on_commit(IndexChange::Put { row: row.into(), embedding: (*embedding).clone() });
         }
     }
     Ok(current)

@@ -1,9 +1,9 @@
 //! The schema's steps: SQL twins in `migrations/`, wrapped as sea-orm migrations.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult};
 use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-use super::DbError;
+use super::{DbError, sql};
 
 /// One numbered step.
 struct Step {
@@ -65,6 +65,38 @@ impl MigratorTrait for Migrator {
 /// Applies the steps that are missing.
 pub(super) async fn up(conn: &DatabaseConnection) -> Result<(), DbError> {
     Ok(Migrator::up(conn, None).await?)
+}
+
+/// The SQL of all steps.
+pub(super) fn all_sql(backend: DbBackend) -> String {
+    let sqls = STEPS.iter().map(|step| format!("-- {}\n\n{}", step.name, step.sql(backend).unwrap_or_default()));
+    sqls.collect::<Vec<_>>().join("\n")
+}
+
+/// The SQL of the steps that are missing; empty when there are none. Changes nothing.
+pub(super) async fn pending_sql(conn: &DatabaseConnection) -> Result<String, DbError> {
+    let applied = applied(conn).await?;
+    let backend = conn.get_database_backend();
+    let pending = STEPS.iter().filter(|step| !applied.iter().any(|name| name == step.name));
+    let sqls = pending.map(|step| format!("-- {}\n\n{}", step.name, step.sql(backend).unwrap_or_default()));
+    Ok(sqls.collect::<Vec<_>>().join("\n"))
+}
+
+/// The steps that this database has had; none where it has no record of them.
+pub(super) async fn applied(conn: &DatabaseConnection) -> Result<Vec<String>, DbError> {
+    let recorded = match conn.get_database_backend() {
+        DbBackend::Postgres => "SELECT to_regclass('seaql_migrations') IS NOT NULL",
+        _ => "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'seaql_migrations')",
+    };
+    if sql::scalar::<bool>(conn, recorded, []).await? != Some(true) {
+        return Ok(Vec::new());
+    }
+    #[derive(FromQueryResult)]
+    struct Applied {
+        version: String,
+    }
+    let rows: Vec<Applied> = sql::all(conn, "SELECT version FROM seaql_migrations", []).await?;
+    Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
 /// The names of all steps, in order.

@@ -1,64 +1,45 @@
 //! The database room: the rows, the ledger of tasks, and search. SQL lives here alone.
 //!
-//! Reads go to a pool; writes go through [`writer`], which commits together what waits together. What a
-//! write changes in the vector index is applied after its commit, in the order of the commits.
+//! Two back ends. On SQLite, reads go to a pool and writes through [`writer`], which commits together what
+//! waits together; what a write changes in the vector index is applied after its commit, in the order of the
+//! commits. On PostgreSQL, both go to one pool ([`pooled`]), and the server keeps the index.
 
 pub mod changes;
 mod combine;
 mod connect;
 pub mod embeddings;
 mod entities;
+mod error;
 pub mod lists;
 pub mod migrate;
 pub mod places;
+mod pooled;
 pub mod recommendations;
+mod rows;
 pub mod search;
 mod services;
 mod sql;
 pub mod stats;
 pub mod tasks;
+mod tx;
 pub mod users;
 pub mod workers;
+mod write_back;
 mod writer;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-use sea_orm::{DatabaseConnection, DbErr};
+use futures_util::FutureExt;
+use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 use tokio::sync::Notify;
 
 use combine::Combiner;
 use embeddings::Finished;
+pub use error::DbError;
+use pooled::{Pooled, Races};
 use search::VectorIndex;
-pub use writer::Tx;
+pub use tx::{Tx, Work};
 use writer::Writer;
-
-/// A failure of the database, named by what the caller does next.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// Locked, full, unreachable, shutting down: the same call may work later.
-    #[error("the database is not available: {0}")]
-    Unavailable(String),
-    /// A statement that can't work: a bug of ours or a broken file.
-    #[error("the database failed: {0}")]
-    Failed(#[source] DbErr),
-    /// What is stored can't be used with this program or these settings; the message says what to do.
-    #[error("{0}")]
-    Incompatible(String),
-}
-
-impl From<DbErr> for DbError {
-    fn from(error: DbErr) -> Self {
-        let text = error.to_string();
-        // SQLite's transient conditions by their message, as sea-orm keeps no code: busy, locked, full, I/O.
-        let transient = ["is locked", "is full", "disk I/O error", "unable to open database"];
-        match error {
-            DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => Self::Unavailable(text),
-            _ if transient.iter().any(|t| text.contains(t)) => Self::Unavailable(text),
-            other => Self::Failed(other),
-        }
-    }
-}
 
 /// The model whose vectors this process stores and searches.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,33 +53,101 @@ pub struct ModelSpec {
 #[derive(Clone)]
 pub struct Db {
     read: DatabaseConnection,
-    writer: Writer,
+    writes: Writes,
     index: Arc<dyn VectorIndex>,
     model: ModelSpec,
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
     // Held for as long as any clone lives: one process a SQLite file.
-    _lock: Arc<connect::ProcessLock>,
+    _lock: Option<Arc<connect::ProcessLock>>,
+}
+
+/// How writes reach the database.
+#[derive(Clone)]
+enum Writes {
+    InTurn(Writer),
+    SideBySide(Pooled),
 }
 
 impl Db {
     /// Runs `work` in a transaction of its own; an error rolls back what it did and nothing else.
     ///
     /// The caller may go away: what was handed in is done all the same.
-    pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'t> FnOnce(&'t Tx<'t>) -> BoxFuture<'t, Result<T, DbError>> + Send + 'static,
-    {
-        self.writer.run(work).await
+    pub async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
+        match &self.writes {
+            Writes::InTurn(writer) => writer.run(work).await,
+            Writes::SideBySide(pooled) => pooled.run(work).await,
+        }
+    }
+
+    /// Runs one statement by itself, without the round trips of a transaction where the back end can;
+    /// returns how many rows it changed.
+    async fn change(
+        &self,
+        statement: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<u64, DbError> {
+        let (statement, values) = (Arc::<str>::from(statement.into()), Vec::from_iter(values));
+        match &self.writes {
+            Writes::SideBySide(pooled) => {
+                let mut races = Races::default();
+                loop {
+                    match sql::execute(pooled.conn(), &statement, values.clone()).await {
+                        Ok(done) => return Ok(done.rows_affected()),
+                        Err(error) => races.again(error).await?,
+                    }
+                }
+            }
+            Writes::InTurn(writer) => {
+                let done = writer.run(move |tx| {
+                    let (statement, values) = (statement.clone(), values.clone());
+                    async move { sql::execute(tx.conn(), &statement, values).await }.boxed()
+                });
+                Ok(done.await?.rows_affected())
+            }
+        }
+    }
+
+    /// As [`Db::change`], for a statement that returns rows.
+    async fn change_returning<T: FromQueryResult + Send + 'static>(
+        &self,
+        statement: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<T>, DbError> {
+        let (statement, values) = (Arc::<str>::from(statement.into()), Vec::from_iter(values));
+        match &self.writes {
+            Writes::SideBySide(pooled) => {
+                let mut races = Races::default();
+                loop {
+                    match sql::all(pooled.conn(), &statement, values.clone()).await {
+                        Err(error) => races.again(error).await?,
+                        rows => return rows,
+                    }
+                }
+            }
+            Writes::InTurn(writer) => {
+                let rows = writer.run(move |tx| {
+                    let (statement, values) = (statement.clone(), values.clone());
+                    async move { sql::all(tx.conn(), &statement, values).await }.boxed()
+                });
+                rows.await
+            }
+        }
+    }
+
+    #[cfg(test)]
+    async fn close_writer(&self) {
+        if let Writes::InTurn(writer) = &self.writes {
+            writer.close().await;
+        }
+    }
+
+    fn is_postgres(&self) -> bool {
+        sql::is_postgres(&self.read)
     }
 
     pub fn model(&self) -> &ModelSpec {
         &self.model
-    }
-
-    pub fn index(&self) -> &dyn VectorIndex {
-        self.index.as_ref()
     }
 
     /// Notified after a commit of this process that enqueued tasks. For one waiter, the relay.
@@ -119,9 +168,12 @@ impl Db {
         self.read.ping().await.map_err(DbError::from)
     }
 
-    /// Finishes the writes that wait and closes the files, which also empties the write-ahead log.
+    /// Finishes the writes that wait and closes the connections; on SQLite this also empties the write-ahead
+    /// log.
     pub async fn close(&self) {
-        self.writer.close().await;
+        if let Writes::InTurn(writer) = &self.writes {
+            writer.close().await;
+        }
         if let Err(error) = self.read.clone().close().await {
             tracing::warn!(%error, "closing the database failed");
         }

@@ -1,29 +1,20 @@
 //! Saving recommendations: the row, its place, its task, in one transaction.
-//!
-//! PostgreSQL could do row and task in one statement through a data-modifying CTE; SQLite has none, and in
-//! one process there is no round trip to save. The transaction is what counts.
 
 use std::collections::HashMap;
 
 use futures_util::FutureExt;
-use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::EntityTrait;
 use serde_json::{Map, Value as Json};
-use uuid::Uuid;
 
 use super::embeddings::{self, Finished, Made};
-use super::entities::{place, recommendation as row, service};
-use super::tasks::{self, NewTask};
-use super::{Db, DbError, ModelSpec, Tx, places, services, sql, users};
+use super::entities::{place, service};
+use super::rows::{self, NewRow};
+use super::{Db, DbError, ModelSpec, Tx, places, services};
 use crate::domain::embedding::Embedding;
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::{ContentType, Draft, PlaceDraft};
 use crate::domain::status::EmbeddingStatus;
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::{Content, content_hash};
-
-/// Rows in one INSERT: fifteen parameters each.
-const INSERT_ROWS: usize = 1000;
 
 /// What a save answers.
 #[derive(Clone, Debug)]
@@ -60,7 +51,7 @@ impl Db {
     /// Saves all or none; the answers are in the order of the drafts.
     pub async fn save_all(&self, drafts: Vec<Draft>, default: Priority) -> Result<Vec<Saved>, DbError> {
         let model = self.model().clone();
-        self.write(move |tx| save_in(tx, drafts, default, model).boxed()).await
+        self.write(move |tx| save_in(tx, drafts.clone(), default, model.clone()).boxed()).await
     }
 }
 
@@ -70,52 +61,29 @@ async fn save_in(
     default: Priority,
     model: ModelSpec,
 ) -> Result<Vec<Saved>, DbError> {
-    let mut authors: Vec<Uuid> = drafts.iter().map(|d| d.user_id).collect();
-    authors.sort_unstable();
-    authors.dedup();
-    users::ensure(tx, &authors).await?;
     let places: Vec<&PlaceDraft> = drafts.iter().filter_map(|d| d.place.as_ref()).collect();
     let mut subjects = Subjects { by_google_id: places::by_google_id(tx, &places).await?, ..Default::default() };
     let mut resolved = Vec::with_capacity(drafts.len());
     for draft in drafts {
         resolved.push(subjects.resolve(tx, draft).await?);
     }
-    let ids = insert_rows(tx, &resolved).await?;
-    let mut waiting = Vec::new();
+    let rows: Vec<NewRow> = resolved.iter().map(|resolved| resolved.row(default)).collect();
+    let ids = rows::insert(tx, &rows).await?;
     let mut ready = Vec::new();
     let mut saved = Vec::with_capacity(resolved.len());
-    for (id, mut resolved) in ids.zip(resolved) {
+    for (id, mut resolved) in ids.into_iter().zip(resolved) {
         let status = match resolved.draft.embedding.take() {
             Some(embedding) => {
                 ready.push(finished(id, 1, embedding, &resolved.content()));
                 EmbeddingStatus::Ready
             }
-            None => {
-                let priority = resolved.draft.priority.unwrap_or(default);
-                waiting.push(NewTask { recommendation_id: id, content_version: 1, priority });
-                EmbeddingStatus::Pending
-            }
+            None => EmbeddingStatus::Pending,
         };
         let (place_id, service_id) = (resolved.place.map(|p| p.id), resolved.service.map(|s| s.id));
         saved.push(Saved { id, place_id, service_id, status });
     }
-    tasks::enqueue(tx, &waiting).await?;
-    embeddings::store(tx, &model, ready).await?;
+    embeddings::store(tx, &model, &ready).await?;
     Ok(saved)
-}
-
-/// Inserts the rows under ids that are taken beforehand: no order of RETURNING needs to be trusted.
-async fn insert_rows(tx: &Tx<'_>, resolved: &[Resolved]) -> Result<std::ops::Range<i64>, DbError> {
-    // Within the one write transaction nobody else takes ids.
-    let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'recommendations'), 0)";
-    let first = sql::scalar::<i64>(tx.conn(), last, []).await?.unwrap_or(0) + 1;
-    let mut next = first;
-    for rows in resolved.chunks(INSERT_ROWS) {
-        let models: Vec<row::ActiveModel> = rows.iter().zip(next..).map(|(r, id)| r.active_model(id)).collect();
-        row::Entity::insert_many(models).exec_without_returning(tx.conn()).await?;
-        next += rows.len() as i64;
-    }
-    Ok(first..next)
 }
 
 impl Subjects {
@@ -156,30 +124,21 @@ impl Subjects {
 }
 
 impl Resolved {
-    fn active_model(&self, id: i64) -> row::ActiveModel {
-        let now = sql::now();
+    fn row(&self, default: Priority) -> NewRow {
         let draft = &self.draft;
-        row::ActiveModel {
-            id: Set(id),
-            user_id: Set(draft.user_id),
-            content_type: Set(draft.content_type.as_str().to_owned()),
-            title: Set(draft.title.clone()),
-            description: Set(draft.description.clone()),
-            content_data: Set(draft.content_data.clone().map(Json::Object)),
-            labels: Set(Json::from(draft.labels.clone())),
-            metadata: Set(draft.metadata.clone().map(Json::Object)),
-            rating: Set(draft.rating),
-            visibility: Set(draft.visibility.as_str().to_owned()),
-            place_id: Set(self.place.as_ref().map(|p| p.id)),
-            service_id: Set(self.service.as_ref().map(|s| s.id)),
-            content_version: Set(1),
-            created_at: Set(now),
-            updated_at: Set(now),
-            embedded_version: NotSet,
-            embedded_hash: NotSet,
-            embedding_model: NotSet,
-            embedding_parts: NotSet,
-            embedded_at: NotSet,
+        NewRow {
+            user_id: draft.user_id,
+            content_type: draft.content_type.as_str(),
+            title: draft.title.clone(),
+            description: draft.description.clone(),
+            content_data: draft.content_data.clone().map(Json::Object),
+            labels: draft.labels.clone(),
+            metadata: draft.metadata.clone().map(Json::Object),
+            rating: draft.rating,
+            visibility: draft.visibility.as_str(),
+            place_id: self.place.as_ref().map(|p| p.id),
+            service_id: self.service.as_ref().map(|s| s.id),
+            task: draft.embedding.is_none().then(|| draft.priority.unwrap_or(default)),
         }
     }
 

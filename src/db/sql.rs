@@ -46,6 +46,19 @@ fn statement(conn: &impl ConnectionTrait, sql: &str, values: impl IntoIterator<I
     Statement::from_sql_and_values(conn.get_database_backend(), sql, values)
 }
 
+pub(super) fn is_postgres(conn: &impl ConnectionTrait) -> bool {
+    conn.get_database_backend() == DbBackend::Postgres
+}
+
+/// A condition that `column` is one of `ids`, with its parameters from `$from` on. On PostgreSQL they are one
+/// parameter, so that the statement is prepared once for any number of them.
+pub(super) fn among(conn: &impl ConnectionTrait, column: &str, from: usize, ids: &[i64]) -> (String, Vec<Value>) {
+    if is_postgres(conn) {
+        return (format!("{column} = ANY(${from})"), vec![ids.to_vec().into()]);
+    }
+    (format!("{column} IN {}", tuple(from, ids.len())), ids.iter().map(|id| (*id).into()).collect())
+}
+
 /// `($from, $from+1, …)` with `n` parameters.
 pub(super) fn tuple(from: usize, n: usize) -> String {
     let names: Vec<String> = (from..from + n).map(|i| format!("${i}")).collect();

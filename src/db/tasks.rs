@@ -3,6 +3,7 @@
 //! A task's states: `pending` → `publishing` (claimed by a relay) → `published` → gone, or `retrying`, or
 //! `dead`. Every change names the version it is about, so that what is late changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -147,58 +148,78 @@ impl Db {
     /// Claims up to `limit` due tasks of a lane, the longest waiting first.
     pub async fn claim(&self, lane: Priority, limit: u64) -> Result<Claim, DbError> {
         let token = Uuid::now_v7().to_string();
-        let mark = token.clone();
-        let rows = self.write(move |tx| {
-            async move {
-                let update = "UPDATE embedding_tasks SET state = 'publishing', claim = $1, claimed_at = $2 \
-                    WHERE (recommendation_id, target) IN (SELECT recommendation_id, target FROM embedding_tasks \
-                    WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
-                    ORDER BY not_before, recommendation_id LIMIT $4) \
-                    RETURNING recommendation_id, target, content_version, priority, attempts, not_before";
-                let values = [mark.into(), sql::now().into(), lane.rank().into(), (limit as i64).into()];
-                sql::all::<ClaimedRow>(tx.conn(), update, values).await
-            }
-            .boxed()
-        });
+        // On PostgreSQL, relays claim side by side: each passes over what another is just claiming. The rows
+        // are picked in a step of its own, as a planner may run a subquery of IN more than once, which would
+        // lock more than the limit.
+        let (materialized, lock) =
+            if self.is_postgres() { (" MATERIALIZED", " FOR UPDATE SKIP LOCKED") } else { ("", "") };
+        let update = format!(
+            "WITH due AS{materialized} (SELECT recommendation_id, target FROM embedding_tasks \
+             WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
+             ORDER BY not_before, recommendation_id LIMIT $4{lock}) \
+             UPDATE embedding_tasks SET state = 'publishing', claim = $1, claimed_at = $2 FROM due \
+             WHERE embedding_tasks.recommendation_id = due.recommendation_id AND embedding_tasks.target = due.target \
+             RETURNING embedding_tasks.recommendation_id, embedding_tasks.target, content_version, priority, \
+             attempts, not_before"
+        );
+        let values = [token.clone().into(), sql::now().into(), lane.rank().into(), (limit as i64).into()];
+        let mut rows: Vec<ClaimedRow> = self.change_returning(update, values).await?;
         // RETURNING has no order.
-        let mut rows = rows.await?;
         rows.sort_by_key(|row| (row.not_before, row.recommendation_id));
         Ok(Claim { token, tasks: rows.into_iter().map(ClaimedRow::claimed).collect() })
     }
 
     /// Whether any task is due: a cheap look before [`Db::claim`] takes the write lock.
     pub async fn has_due(&self) -> Result<[bool; 3], DbError> {
-        let mut due = [false; 3];
-        let select = "SELECT EXISTS (SELECT 1 FROM embedding_tasks WHERE state = 'pending' AND priority = $1 \
-                      AND not_before <= $2)";
-        for lane in Priority::ALL {
-            let values = [lane.rank().into(), sql::now().into()];
-            due[lane as usize] = sql::scalar(self.read(), select, values).await?.unwrap_or(false);
+        #[derive(FromQueryResult)]
+        struct Due {
+            high: bool,
+            normal: bool,
+            low: bool,
         }
-        Ok(due)
+        let one = |lane: i16| {
+            format!(
+                "EXISTS (SELECT 1 FROM embedding_tasks WHERE state = 'pending' AND priority = {lane} \
+                 AND not_before <= $1)"
+            )
+        };
+        let [high, normal, low] = Priority::ALL.map(|lane| one(lane.rank()));
+        let select = format!("SELECT {high} AS high, {normal} AS normal, {low} AS low");
+        let due: Option<Due> = sql::one(self.read(), &select, [sql::now().into()]).await?;
+        Ok(due.map_or([false; 3], |due| [due.high, due.normal, due.low]))
     }
 
     /// The broker is responsible for what was claimed, but for `refused`, which is pending again.
     ///
     /// A task that was edited, finished or retried meanwhile has lost the claim and is left alone.
     pub async fn confirm(&self, claim: Claim, refused: Vec<EmbedTask>) -> Result<(), DbError> {
-        self.write(move |tx| {
-            async move {
-                let release = "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL \
-                               WHERE recommendation_id = $1 AND target = $2 AND claim = $3";
-                for task in &refused {
-                    let values =
-                        [task.recommendation_id.into(), task.target.as_str().into(), claim.token.clone().into()];
-                    sql::execute(tx.conn(), release, values).await?;
-                }
-                let publish = "UPDATE embedding_tasks SET state = 'published', published_at = $2, updated_at = $2, \
-                               claim = NULL, claimed_at = NULL WHERE claim = $1 AND state = 'publishing'";
-                sql::execute(tx.conn(), publish, [claim.token.into(), sql::now().into()]).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        let token = claim.token;
+        for task in refused {
+            let release = "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL \
+                           WHERE recommendation_id = $1 AND target = $2 AND claim = $3";
+            let values = [task.recommendation_id.into(), task.target.as_str().into(), token.clone().into()];
+            self.change(release, values).await?;
+        }
+        // Workers may be finishing these tasks already. Whoever has a row locked is making something newer of
+        // it, so it is passed over: waiting for each other in different orders would be a deadlock.
+        let publish = if self.is_postgres() {
+            "WITH claimed AS MATERIALIZED (SELECT recommendation_id, target FROM embedding_tasks \
+             WHERE claim = $1 AND state = 'publishing' AND recommendation_id = ANY($3) FOR UPDATE SKIP LOCKED) \
+             UPDATE embedding_tasks t SET state = 'published', published_at = $2, updated_at = $2, claim = NULL, \
+             claimed_at = NULL FROM claimed WHERE t.recommendation_id = claimed.recommendation_id \
+             AND t.target = claimed.target"
+        } else {
+            "UPDATE embedding_tasks SET state = 'published', published_at = $2, updated_at = $2, \
+             claim = NULL, claimed_at = NULL WHERE claim = $1 AND state = 'publishing'"
+        };
+        let mut values: Vec<Value> = vec![token.into(), sql::now().into()];
+        if self.is_postgres() {
+            // By their keys: no index knows the claim.
+            values
+                .push(claim.tasks.iter().map(|claimed| claimed.task.recommendation_id).collect::<Vec<_>>().into());
+        }
+        self.change(publish, values).await?;
+        Ok(())
     }
 
     /// Gives back what relays claimed and never confirmed, as they died meanwhile. Returns how many.
@@ -229,35 +250,31 @@ impl Db {
     }
 
     async fn reset(&self, condition: &'static str, values: Vec<Value>) -> Result<u64, DbError> {
-        self.write(move |tx| {
-            async move {
-                let update = format!(
-                    "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL WHERE {condition}"
-                );
-                Ok(sql::execute(tx.conn(), &update, values).await?.rows_affected())
-            }
-            .boxed()
-        })
-        .await
+        let update = format!(
+            "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL WHERE {condition}"
+        );
+        self.change(update, values).await
     }
 
     /// Writes failed attempts down; returns, in order, whether each one still was about the current version.
     pub async fn record_failures(&self, failures: Vec<FailedAttempt>) -> Result<Vec<bool>, DbError> {
+        let failures = Arc::new(failures);
         self.write(move |tx| {
+            let failures = failures.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = $4, attempts = $5, last_error = $6, \
                     not_before = $7, updated_at = $8, claim = NULL, claimed_at = NULL, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
                 let mut current = Vec::with_capacity(failures.len());
-                for failure in failures {
+                for failure in failures.iter() {
                     let values: [Value; 8] = [
                         failure.task.recommendation_id.into(),
                         failure.task.target.as_str().into(),
                         failure.task.content_version.into(),
                         failure.state.as_str().into(),
                         i32::try_from(failure.attempts).unwrap_or(i32::MAX).into(),
-                        failure.error.into(),
+                        failure.error.clone().into(),
                         failure.not_before.into(),
                         sql::now().into(),
                     ];
@@ -275,17 +292,19 @@ impl Db {
     /// What the broker gave up by itself, at the moment `not_before`, becomes dead, where the ledger still
     /// believes it with the broker; one that was published again since then is left alone.
     pub async fn record_broker_dead(&self, dead: Vec<FailedAttempt>) -> Result<(), DbError> {
+        let dead = Arc::new(dead);
         self.write(move |tx| {
+            let dead = dead.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
                     AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6";
-                for letter in dead {
+                for letter in dead.iter() {
                     let values: [Value; 6] = [
                         letter.task.recommendation_id.into(),
                         letter.task.target.as_str().into(),
                         letter.task.content_version.into(),
-                        letter.error.into(),
+                        letter.error.clone().into(),
                         sql::now().into(),
                         letter.not_before.into(),
                     ];

@@ -1,7 +1,6 @@
 //! What every process tells the others about itself, once a second.
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
 use sea_orm::{FromQueryResult, Value};
 
 use super::{Db, DbError, sql};
@@ -42,38 +41,26 @@ const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight,
 impl Db {
     /// Writes this process's heartbeat and forgets processes that died a day ago.
     pub async fn beat(&self, heartbeat: Heartbeat) -> Result<(), DbError> {
-        self.write(move |tx| {
-            async move {
-                let upsert = format!(
-                    "INSERT INTO workers ({COLUMNS}) VALUES {} ON CONFLICT (id) DO UPDATE SET \
-                     heartbeat_at = excluded.heartbeat_at, in_flight = excluded.in_flight, \
-                     max_concurrent = excluded.max_concurrent, batch_size = excluded.batch_size, \
-                     ready_total = excluded.ready_total, failed_total = excluded.failed_total, \
-                     ready_per_second = excluded.ready_per_second, broker_error = excluded.broker_error, \
-                     provider_error = excluded.provider_error, served_high = excluded.served_high, \
-                     served_normal = excluded.served_normal, served_low = excluded.served_low",
-                    sql::tuple(1, 17)
-                );
-                let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
-                sql::execute(tx.conn(), &upsert, values(heartbeat)).await?;
-                sql::execute(tx.conn(), "DELETE FROM workers WHERE heartbeat_at < $1", [day_ago.into()]).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        let upsert = format!(
+            "INSERT INTO workers ({COLUMNS}) VALUES {} ON CONFLICT (id) DO UPDATE SET \
+             heartbeat_at = excluded.heartbeat_at, in_flight = excluded.in_flight, \
+             max_concurrent = excluded.max_concurrent, batch_size = excluded.batch_size, \
+             ready_total = excluded.ready_total, failed_total = excluded.failed_total, \
+             ready_per_second = excluded.ready_per_second, broker_error = excluded.broker_error, \
+             provider_error = excluded.provider_error, served_high = excluded.served_high, \
+             served_normal = excluded.served_normal, served_low = excluded.served_low",
+            sql::tuple(1, 17)
+        );
+        let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
+        self.change(upsert, values(heartbeat)).await?;
+        self.change("DELETE FROM workers WHERE heartbeat_at < $1", [day_ago.into()]).await?;
+        Ok(())
     }
 
     /// This process ends in good order.
     pub async fn sign_off(&self, id: String) -> Result<(), DbError> {
-        self.write(move |tx| {
-            async move {
-                sql::execute(tx.conn(), "DELETE FROM workers WHERE id = $1", [id.into()]).await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.change("DELETE FROM workers WHERE id = $1", [id.into()]).await?;
+        Ok(())
     }
 
     /// The processes that were heard of lately.

@@ -5,8 +5,7 @@
 //! affordable. Each piece of work has a savepoint of its own, so that one that fails undoes only itself.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,42 +15,13 @@ use sea_orm::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::DbError;
-use super::search::{IndexChange, VectorIndex};
+use super::search::VectorIndex;
+use super::tx::{Effects, Tx, Work as Piece};
 
 /// Work that waits at most; further callers wait before they queue.
 const QUEUE: usize = 1024;
 /// Pieces of work in one commit: bounds how long the first waits for the last.
 const GROUP: usize = 64;
-
-/// A transaction as its work sees it.
-pub struct Tx<'c> {
-    conn: &'c DatabaseTransaction,
-    changes: Mutex<Vec<IndexChange>>,
-    enqueued: AtomicBool,
-}
-
-impl Tx<'_> {
-    pub(super) fn conn(&self) -> &DatabaseTransaction {
-        self.conn
-    }
-
-    /// Notes a change of the vector index, to be made once this transaction is committed.
-    pub(super) fn on_commit(&self, change: IndexChange) {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
-    }
-
-    /// Notes that there are new tasks: the relay of this process is woken after the commit.
-    pub(super) fn wake_relay(&self) {
-        self.enqueued.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Tx<'_> {
-    fn into_effects(self) -> Effects {
-        let changes = self.changes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Effects { changes, enqueued: self.enqueued.into_inner() }
-    }
-}
 
 #[derive(Clone)]
 pub(super) struct Writer {
@@ -71,11 +41,7 @@ impl Writer {
         Self { queue, ended: Arc::new(tokio::sync::Mutex::new(Some(ended))) }
     }
 
-    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: for<'t> FnOnce(&'t Tx<'t>) -> BoxFuture<'t, Result<T, DbError>> + Send + 'static,
-    {
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl Piece<T>) -> Result<T, DbError> {
         let (reply, answer) = oneshot::channel();
         let job = Work { work: Some(work), outcome: None, reply };
         let closed = || DbError::Unavailable("the writer has been closed".into());
@@ -101,13 +67,6 @@ trait Job: Send {
     fn is_close(&self) -> bool {
         false
     }
-}
-
-/// What follows a commit.
-#[derive(Default)]
-struct Effects {
-    changes: Vec<IndexChange>,
-    enqueued: bool,
 }
 
 /// What a piece of work left behind.
@@ -136,15 +95,11 @@ struct Work<T, F> {
     reply: oneshot::Sender<Result<T, DbError>>,
 }
 
-impl<T, F> Job for Work<T, F>
-where
-    T: Send + 'static,
-    F: for<'t> FnOnce(&'t Tx<'t>) -> BoxFuture<'t, Result<T, DbError>> + Send + 'static,
-{
+impl<T: Send + 'static, F: Piece<T>> Job for Work<T, F> {
     fn run<'a>(&'a mut self, conn: &'a DatabaseTransaction) -> BoxFuture<'a, Attempt> {
         async move {
             let Some(work) = self.work.take() else { return Attempt::RollBack };
-            let tx = Tx { conn, changes: Mutex::default(), enqueued: AtomicBool::new(false) };
+            let tx = Tx::new(conn);
             // A panic in one piece of work must not take the writer, and with it everybody's writes, down.
             let outcome = AssertUnwindSafe(async { work(&tx).await }).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|panic| Err(DbError::Failed(panicked(panic.as_ref()))));
@@ -170,7 +125,7 @@ where
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> DbErr {
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> DbErr {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     DbErr::Custom(format!("a write panicked: {text}"))
@@ -237,14 +192,20 @@ async fn commit_together(conn: &DatabaseConnection, group: &mut [Box<dyn Job>]) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::config::sections::{DatabaseSettings, Synchronous};
+    use crate::config::Settings;
+    use crate::config::secret::ServerUrl;
+    use crate::config::sections::Synchronous;
     use crate::db::{Db, ModelSpec, sql};
 
     async fn open() -> (tempfile::TempDir, Db) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let settings = DatabaseSettings { url, read_connections: 1, synchronous: Synchronous::Normal };
+        let mut settings = Settings::load(None, []).expect("the defaults are valid").database;
+        settings.url = ServerUrl::new(url);
+        settings.synchronous = Synchronous::Normal;
         let db = Db::open(&settings, ModelSpec { id: "none".into(), dimensions: 2 }).await.expect("opens");
         (folder, db)
     }
@@ -285,8 +246,11 @@ mod tests {
         let (began, begun) = oneshot::channel();
         let db = db.clone();
         tokio::spawn(async move {
+            let ends = Mutex::new(Some((began, wait)));
             let held = db.write(move |_| {
+                let ends = ends.lock().expect("no panic").take();
                 async move {
+                    let (began, wait) = ends.expect("it runs once");
                     let _ = began.send(());
                     let _ = wait.await;
                     Ok(())
@@ -358,7 +322,7 @@ mod tests {
         let close = async {
             tokio::task::yield_now().await;
             let _ = go_on.send(());
-            db.writer.close().await;
+            db.close_writer().await;
         };
         let (waiting, ()) = tokio::join!(waiting, close);
         waiting.expect("it was handed in before the end");

@@ -26,6 +26,9 @@ pub enum ApiError {
     /// Mend the field and send it again.
     #[error(transparent)]
     InvalidField(#[from] InvalidField),
+    /// The tables' own rules don't allow it.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
     #[error("the body is not valid JSON: {0}")]
     MalformedJson(String),
     #[error("user_id is required: send the header x-user-id")]
@@ -55,6 +58,7 @@ impl ApiError {
     fn parts(&self) -> (StatusCode, &'static str) {
         match self {
             Self::InvalidField(_) => (StatusCode::BAD_REQUEST, "INVALID_FIELD"),
+            Self::Refused(_) => (StatusCode::BAD_REQUEST, "REFUSED"),
             Self::MalformedJson(_) => (StatusCode::BAD_REQUEST, "MALFORMED_JSON"),
             Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "BROKEN_BODY"),
             Self::NoIdentity => (StatusCode::UNAUTHORIZED, "NO_IDENTITY"),
@@ -74,10 +78,11 @@ impl From<DbError> for ApiError {
     /// The details are for the log: they may name a path or a statement.
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Unavailable(reason) => {
+            DbError::Unavailable(reason) | DbError::Conflict(reason) => {
                 tracing::warn!(reason, "the database is away");
                 Self::Unavailable
             }
+            DbError::Refused(problem) => Self::Refused(problem),
             DbError::Failed(_) | DbError::Incompatible(_) => {
                 tracing::error!(%error, "the database failed");
                 Self::Internal

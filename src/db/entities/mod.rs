@@ -1,5 +1,4 @@
 //! The tables that are written column by column, as sea-orm entities.
 
 pub(super) mod place;
-pub(super) mod recommendation;
 pub(super) mod service;

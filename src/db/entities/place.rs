@@ -3,7 +3,8 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "places")]
 pub struct Model {
-    #[sea_orm(primary_key)]
+    // An adopted table may have it as INTEGER.
+    #[sea_orm(primary_key, select_as = "BIGINT")]
     pub id: i64,
     pub google_place_id: Option<String>,
     pub name: Option<String>,

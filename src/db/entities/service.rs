@@ -3,7 +3,8 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "services")]
 pub struct Model {
-    #[sea_orm(primary_key)]
+    // An adopted table may have it as INTEGER.
+    #[sea_orm(primary_key, select_as = "BIGINT")]
     pub id: i64,
     pub name: Option<String>,
     pub service_type: Option<String>,

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sea_orm::{DatabaseConnection, FromQueryResult};
 use uuid::Uuid;
 
-use super::{Filter, IndexChange, IndexedRow, VectorIndex, Viewer};
+use super::{IndexChange, IndexedRow};
 use crate::db::{DbError, ModelSpec, sql};
 use crate::domain::embedding::{Embedding, components};
 use crate::domain::recommendation::{ContentType, Visibility};
@@ -20,7 +20,7 @@ const BLOCK: usize = 1024;
 /// Rows read at once while loading: bounds the memory that isn't the index itself.
 const LOAD: i64 = 4096;
 
-pub struct Matrix {
+pub(in crate::db) struct Matrix {
     dimensions: usize,
     rows: RwLock<Rows>,
 }
@@ -45,6 +45,13 @@ struct Meta {
     content_type: ContentType,
 }
 
+/// Who searches, with everybody whose `friends` recommendations they see.
+#[derive(Debug, Default)]
+pub(super) struct Viewer {
+    pub id: Option<Uuid>,
+    pub following: Vec<Uuid>,
+}
+
 #[derive(FromQueryResult)]
 struct Stored {
     id: i64,
@@ -55,7 +62,7 @@ struct Stored {
 }
 
 impl Matrix {
-    pub fn new(dimensions: usize) -> Self {
+    pub(super) fn new(dimensions: usize) -> Self {
         Self { dimensions, rows: RwLock::default() }
     }
 
@@ -163,12 +170,14 @@ impl Rows {
     }
 }
 
-impl VectorIndex for Matrix {
-    fn nearest(
+impl Matrix {
+    /// The `k` rows with the largest cosine to `query` of at least `floor` that `viewer` may see, best
+    /// first. Exact, and takes a moment: call it where blocking is fine.
+    pub(super) fn nearest(
         &self,
         query: &Embedding,
         viewer: &Viewer,
-        filter: &Filter,
+        content_type: Option<ContentType>,
         floor: f32,
         k: usize,
     ) -> Vec<(i64, f32)> {
@@ -176,7 +185,7 @@ impl VectorIndex for Matrix {
         let friends = rows.friends_of(viewer);
         let shown = |meta: &Meta| {
             (meta.visibility == Visibility::Public || friends[meta.owner as usize])
-                && filter.content_type.is_none_or(|wanted| wanted == meta.content_type)
+                && content_type.is_none_or(|wanted| wanted == meta.content_type)
         };
         let mut best = Best::new(k);
         for (block, metas) in rows.blocks.iter().zip(rows.meta.chunks(BLOCK)) {
@@ -189,13 +198,14 @@ impl VectorIndex for Matrix {
         best.into_sorted()
     }
 
-    fn similarities(&self, query: &Embedding, ids: &[i64]) -> Vec<(i64, f32)> {
+    /// The cosines of `ids` to `query`; a row without a vector is missing in the answer.
+    pub(super) fn similarities(&self, query: &Embedding, ids: &[i64]) -> Vec<(i64, f32)> {
         let rows = self.read();
         let found = ids.iter().filter_map(|id| Some((*id, *rows.slots.get(id)? as usize)));
         found.map(|(id, slot)| (id, dot(query.as_slice(), rows.vector(slot, self.dimensions)))).collect()
     }
 
-    fn apply(&self, changes: Vec<IndexChange>) {
+    pub(super) fn apply(&self, changes: Vec<IndexChange>) {
         if changes.is_empty() {
             return;
         }
@@ -209,7 +219,7 @@ impl VectorIndex for Matrix {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.read().meta.len()
     }
 }
@@ -295,7 +305,7 @@ mod tests {
 
     fn ids(matrix: &Matrix, viewer: &Viewer, k: usize) -> Vec<i64> {
         let query = Embedding::new(vec![1.0, 0.0], 2).unwrap();
-        matrix.nearest(&query, viewer, &Filter::default(), -1.0, k).into_iter().map(|(id, _)| id).collect()
+        matrix.nearest(&query, viewer, None, -1.0, k).into_iter().map(|(id, _)| id).collect()
     }
 
     #[test]
@@ -328,9 +338,9 @@ mod tests {
         let matrix = Matrix::new(2);
         matrix.apply(vec![put(1, 1, Visibility::Public, [1.0, 0.0]), put(2, 1, Visibility::Public, [1.0, 1.0])]);
         let query = Embedding::new(vec![1.0, 0.0], 2).unwrap();
-        let none = Filter { content_type: Some(ContentType::Service) };
-        assert!(matrix.nearest(&query, &Viewer::default(), &none, -1.0, 9).is_empty());
-        assert_eq!(matrix.nearest(&query, &Viewer::default(), &Filter::default(), 0.9, 9).len(), 1);
+        let service = Some(ContentType::Service);
+        assert!(matrix.nearest(&query, &Viewer::default(), service, -1.0, 9).is_empty());
+        assert_eq!(matrix.nearest(&query, &Viewer::default(), None, 0.9, 9).len(), 1);
         assert_eq!(matrix.similarities(&query, &[2, 7]).len(), 1);
     }
 

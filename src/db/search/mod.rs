@@ -1,26 +1,59 @@
-//! Finding recommendations: by vector ([`VectorIndex`]), by keyword ([`keyword`]), and as rows.
+//! Finding recommendations: by vector and by keyword ([`VectorIndex`]), one implementation a back end.
 
-pub mod keyword;
-pub mod matrix;
+pub(super) mod fts;
+pub(super) mod matrix;
+pub(super) mod pgvector;
+pub(super) mod sqlite;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::{Db, DbError};
 use crate::domain::embedding::Embedding;
 use crate::domain::recommendation::{ContentType, Visibility};
 
-/// Who searches: decides what may be seen.
-#[derive(Clone, Debug, Default)]
-pub struct Viewer {
-    /// `None` sees what is public.
-    pub id: Option<Uuid>,
-    /// Those whose `friends` recommendations the viewer sees.
-    pub following: Vec<Uuid>,
+/// What to look for besides meaning and words.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Who searches: sees what is public, their own, and what those they follow keep for friends. `None`
+    /// sees what is public.
+    pub viewer: Option<Uuid>,
+    pub content_type: Option<ContentType>,
+    /// Rows at most, from meaning and from words each.
+    pub k: usize,
 }
 
-/// What to look for besides the words.
+/// The rows nearest to a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct ByMeaning<'a> {
+    pub query: &'a Embedding,
+    /// Least cosine of a match.
+    pub floor: f32,
+}
+
+/// The rows that contain words.
+#[derive(Clone, Copy, Debug)]
+pub struct ByWords<'a> {
+    pub words: &'a [String],
+    pub wanted: Match,
+}
+
+/// Whether all words must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    All,
+    Any,
+}
+
+/// What was found, each list best first.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub content_type: Option<ContentType>,
+pub struct Found {
+    /// Ids with their cosines to the query.
+    pub by_meaning: Vec<(i64, f32)>,
+    /// Ids with their scores: larger is better, above 0, comparable within one answer.
+    pub by_words: Vec<(i64, f64)>,
+    /// The cosines of those found by words that have a vector, where a vector was asked for.
+    pub cosines: Vec<(i64, f32)>,
 }
 
 /// A change of the vector index that follows a committed write.
@@ -45,23 +78,37 @@ pub struct IndexedRow {
     pub content_type: ContentType,
 }
 
-/// The vectors of the current model, as far as they are ready.
-pub trait VectorIndex: Send + Sync {
-    /// The `k` rows with the largest cosine to `query` of at least `floor` that `viewer` may see and that
-    /// `filter` lets through, best first. Exact, and takes a moment: call it where blocking is fine.
-    fn nearest(&self, query: &Embedding, viewer: &Viewer, filter: &Filter, floor: f32, k: usize)
-    -> Vec<(i64, f32)>;
+/// The vectors of the current model, as far as they are ready, and the words of all rows.
+#[async_trait]
+pub(super) trait VectorIndex: Send + Sync {
+    /// Looks by meaning, by words, or both at once.
+    async fn find(
+        &self,
+        meaning: Option<ByMeaning<'_>>,
+        words: Option<ByWords<'_>>,
+        scope: Scope,
+    ) -> Result<Found, DbError>;
 
-    /// The cosines of `ids` to `query`; a row without a vector is missing in the answer.
-    fn similarities(&self, query: &Embedding, ids: &[i64]) -> Vec<(i64, f32)>;
-
-    /// Applies changes in order.
+    /// Applies changes in order. An index that the database itself keeps has nothing to do.
     fn apply(&self, changes: Vec<IndexChange>);
 
-    /// Vectors held.
-    fn len(&self) -> usize;
+    /// Vectors that a search looks through.
+    async fn vectors(&self) -> Result<u64, DbError>;
+}
 
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+impl Db {
+    /// Looks by meaning, by words, or both at once; a word list that is empty finds nothing.
+    pub async fn find(
+        &self,
+        meaning: Option<ByMeaning<'_>>,
+        words: Option<ByWords<'_>>,
+        scope: Scope,
+    ) -> Result<Found, DbError> {
+        self.index.find(meaning, words.filter(|by| !by.words.is_empty()), scope).await
+    }
+
+    /// Vectors that a search looks through.
+    pub async fn vectors(&self) -> Result<u64, DbError> {
+        self.index.vectors().await
     }
 }

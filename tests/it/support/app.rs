@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mapx_embeddings::app::App;
 use mapx_embeddings::broker::Broker;
+use mapx_embeddings::config::secret::ServerUrl;
 use mapx_embeddings::config::{Role, Settings};
 use mapx_embeddings::embedder::{self, Embedder};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -63,7 +64,7 @@ impl Answer {
 pub fn settings(folder: &Path) -> Settings {
     let mut settings = Settings::load(None, []).expect("the defaults are valid");
     settings.server.bind = "127.0.0.1:0".parse().expect("an address");
-    settings.database.url = format!("sqlite://{}", folder.join("test.db").display());
+    settings.database.url = ServerUrl::new(format!("sqlite://{}", folder.join("test.db").display()));
     settings.queue.retry_delay_ms = 50;
     settings.queue.poll_interval_ms = 50;
     settings

@@ -1,4 +1,4 @@
-//! Opens the database, brings its schema up to date and loads the vector index.
+//! The embedded database: a file of one process.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -6,38 +6,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend};
 use tokio::sync::Notify;
 
-use super::search::{VectorIndex, matrix::Matrix};
-use super::writer::Writer;
-use super::{Db, DbError, ModelSpec, migrate, sql};
+use super::check_model;
 use crate::config::sections::{DatabaseSettings, Synchronous};
+use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
+use crate::db::writer::Writer;
+use crate::db::{Db, DbError, ModelSpec, Writes, migrate};
 
 /// How long a statement waits for SQLite's lock. There is one writer, so only another program's tool that
 /// has the file open can make it wait at all.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Db {
-    /// Opens the database for the vectors of `model`, with its schema up to date.
-    ///
-    /// # Errors
-    /// `Incompatible` when another process has the file, or when it holds vectors of another dimension.
-    pub async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Self, DbError> {
-        let lock = ProcessLock::take(&settings.url)?;
-        let write = pool(settings, 1, false).await?;
-        migrate::up(&write).await?;
-        check_model(&write, &model).await?;
-        let read = pool(settings, settings.read_connections, true).await?;
-        let index: Arc<dyn VectorIndex> = Arc::new(Matrix::load(&read, &model).await?);
-        let enqueued = Arc::new(Notify::new());
-        let writer = Writer::start(write, index.clone(), enqueued.clone());
-        Ok(Self { read, writer, index, model, enqueued, finishing: Arc::default(), _lock: Arc::new(lock) })
+pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Db, DbError> {
+    let lock = ProcessLock::take(settings.url.expose())?;
+    let write = pool(settings, 1, false).await?;
+    migrate::up(&write).await?;
+    check_model(&write, &model).await?;
+    let read = pool(settings, settings.read_connections, true).await?;
+    let matrix = Matrix::load(&read, &model).await?;
+    let index: Arc<dyn VectorIndex> = Arc::new(SqliteIndex::new(matrix, read.clone()));
+    let enqueued = Arc::new(Notify::new());
+    let writes = Writes::InTurn(Writer::start(write, index.clone(), enqueued.clone()));
+    let lock = Some(Arc::new(lock));
+    Ok(Db { read, writes, index, model, enqueued, finishing: Arc::default(), _lock: lock })
+}
+
+pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<(), DbError> {
+    let _lock = ProcessLock::take(settings.url.expose())?;
+    let conn = pool(settings, 1, false).await?;
+    migrate::up(&conn).await?;
+    Ok(conn.close().await?)
+}
+
+pub(super) async fn plan(settings: &DatabaseSettings) -> Result<String, DbError> {
+    // A file that isn't there must not be made by looking at it.
+    if file_of(settings.url.expose()).is_none_or(|path| !path.exists()) {
+        return Ok(migrate::all_sql(DbBackend::Sqlite));
     }
+    let conn = pool(settings, 1, true).await?;
+    let pending = migrate::pending_sql(&conn).await?;
+    conn.close().await?;
+    Ok(pending)
 }
 
 /// `sqlite://data/mapx.db?mode=rwc` → `data/mapx.db`; `None` for a database in memory.
-pub(super) fn file_of(url: &str) -> Option<PathBuf> {
+fn file_of(url: &str) -> Option<PathBuf> {
     let path = url.trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or("");
     (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path))
 }
@@ -51,7 +66,7 @@ async fn pool(
         Synchronous::Full => SqliteSynchronous::Full,
         Synchronous::Normal => SqliteSynchronous::Normal,
     };
-    let mut options = ConnectOptions::new(settings.url.clone());
+    let mut options = ConnectOptions::new(settings.url.expose().to_owned());
     options
         .max_connections(connections)
         .min_connections(1)
@@ -80,29 +95,9 @@ fn pragmas(sqlite: SqliteConnectOptions, synchronous: SqliteSynchronous, read_on
     if read_only { sqlite.pragma("query_only", "ON") } else { sqlite }
 }
 
-/// Remembers which model the vectors are of, and refuses what would mix.
-async fn check_model(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
-    let get = "SELECT value FROM service_state WHERE key = $1";
-    let stored: Option<String> = sql::scalar(conn, get, ["embedding.dimensions".into()]).await?;
-    let vectors = "SELECT EXISTS (SELECT 1 FROM recommendations WHERE embedding IS NOT NULL)";
-    let has_vectors = sql::scalar::<bool>(conn, vectors, []).await?.unwrap_or(false);
-    if let Some(stored) = stored.filter(|stored| has_vectors && *stored != model.dimensions.to_string()) {
-        return Err(DbError::Incompatible(format!(
-            "embedder.dimensions: the database holds vectors of {stored} components, {} makes {}; \
-             configure the model they were made with, or start with a new database.url",
-            model.id, model.dimensions
-        )));
-    }
-    let put = "INSERT INTO service_state (key, value) VALUES ($1, $2) \
-               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    sql::execute(conn, put, ["embedding.dimensions".into(), model.dimensions.to_string().into()]).await?;
-    sql::execute(conn, put, ["embedding.model".into(), model.id.to_string().into()]).await?;
-    Ok(())
-}
-
 /// The lock of a SQLite file: a second process would search an index in memory that it doesn't keep up.
 #[derive(Debug)]
-pub(super) struct ProcessLock(#[allow(dead_code, reason = "held, not read")] Option<File>);
+pub(in crate::db) struct ProcessLock(#[allow(dead_code, reason = "held, not read")] Option<File>);
 
 impl ProcessLock {
     fn take(url: &str) -> Result<Self, DbError> {

@@ -1,0 +1,71 @@
+//! Opens the database, brings its schema up to date and makes its vector index ready.
+
+pub(super) mod postgres;
+mod sqlite;
+
+use sea_orm::DatabaseConnection;
+
+pub(super) use sqlite::ProcessLock;
+
+use super::{Db, DbError, ModelSpec, sql};
+use crate::config::sections::DatabaseSettings;
+
+/// Keys of `service_state`.
+const DIMENSIONS: &str = "embedding.dimensions";
+const MODEL: &str = "embedding.model";
+
+impl Db {
+    /// Opens the database for the vectors of `model`, with its schema up to date.
+    ///
+    /// # Errors
+    /// `Incompatible` when another process has the file, when the database holds vectors of another
+    /// dimension or of a model that isn't known, or when it is another program's and wasn't adopted.
+    pub async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Self, DbError> {
+        if settings.is_postgres() {
+            postgres::open(settings, model).await
+        } else {
+            sqlite::open(settings, model).await
+        }
+    }
+
+    /// Brings the schema up to date, in a database of another program too, and takes over the vectors that
+    /// are there under `adopted`, the name of the model that made them. Returns how many.
+    pub async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<u64, DbError> {
+        if settings.is_postgres() {
+            postgres::migrate(settings, adopted).await
+        } else if adopted.is_some() {
+            Err(DbError::Incompatible("--adopt-model: only a PostgreSQL database can be another program's".into()))
+        } else {
+            sqlite::migrate(settings).await.map(|()| 0)
+        }
+    }
+
+    /// The SQL that [`Db::migrate`] would run; nothing is changed.
+    pub async fn plan(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<String, DbError> {
+        if settings.is_postgres() { postgres::plan(settings, adopted).await } else { sqlite::plan(settings).await }
+    }
+}
+
+/// Remembers which model the vectors are of, and refuses what would mix.
+async fn check_model(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
+    let get = "SELECT value FROM service_state WHERE key = $1";
+    let stored: Option<String> = sql::scalar(conn, get, [DIMENSIONS.into()]).await?;
+    let vectors = "SELECT EXISTS (SELECT 1 FROM recommendations WHERE embedding IS NOT NULL)";
+    let has_vectors = sql::scalar::<bool>(conn, vectors, []).await?.unwrap_or(false);
+    if let Some(stored) = stored.filter(|stored| has_vectors && *stored != model.dimensions.to_string()) {
+        return Err(DbError::Incompatible(format!(
+            "embedder.dimensions: the database holds vectors of {stored} components, {} makes {}; \
+             configure the model they were made with, or start with a new database.url",
+            model.id, model.dimensions
+        )));
+    }
+    remember(conn, DIMENSIONS, &model.dimensions.to_string()).await?;
+    remember(conn, MODEL, &model.id).await
+}
+
+async fn remember(conn: &DatabaseConnection, key: &str, value: &str) -> Result<(), DbError> {
+    let put = "INSERT INTO service_state (key, value) VALUES ($1, $2) \
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    sql::execute(conn, put, [key.into(), value.into()]).await?;
+    Ok(())
+}

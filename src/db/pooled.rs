@@ -1,0 +1,95 @@
+//! Writing to PostgreSQL: a transaction each, side by side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sea_orm::{DatabaseConnection, TransactionTrait};
+use tokio::sync::Notify;
+
+use super::tx::{Effects, Tx, Work};
+use super::{DbError, error};
+
+/// A transaction that lost a deadlock or a race is run again this often.
+const RETRIES: usize = 6;
+/// The longest pause before it is.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// The races that a piece of work has lost so far.
+pub(super) struct Races(ExponentialBackoff);
+
+impl Default for Races {
+    fn default() -> Self {
+        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(5));
+        Self(pauses.with_max_delay(MAX_PAUSE).with_max_times(RETRIES).with_jitter().build())
+    }
+}
+
+impl Races {
+    /// Waits a moment when the work should be done again, as it only lost a race.
+    ///
+    /// # Errors
+    /// Everything else, and the race that was one too many.
+    pub(super) async fn again(&mut self, error: DbError) -> Result<(), DbError> {
+        let DbError::Conflict(reason) = error else { return Err(error) };
+        let Some(pause) = self.0.next() else { return Err(DbError::Unavailable(reason)) };
+        tracing::debug!(reason, "a transaction lost a race and is run again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// The pool of connections as a writer.
+#[derive(Clone)]
+pub(super) struct Pooled {
+    conn: DatabaseConnection,
+    enqueued: Arc<Notify>,
+}
+
+impl Pooled {
+    pub(super) fn new(conn: DatabaseConnection, enqueued: Arc<Notify>) -> Self {
+        Self { conn, enqueued }
+    }
+
+    pub(super) fn conn(&self) -> &DatabaseConnection {
+        &self.conn
+    }
+
+    /// In a task of its own: a caller that goes away can't leave a commit behind whose outcome nobody
+    /// knows, and a panic ends this piece of work alone.
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
+        let this = self.clone();
+        let settled = tokio::spawn(async move {
+            let mut races = Races::default();
+            loop {
+                match this.attempt(&work).await {
+                    Err(error) => races.again(error).await?,
+                    done => return done,
+                }
+            }
+        });
+        settled.await.unwrap_or_else(|end| Err(DbError::Failed(error::ended(end))))
+    }
+
+    async fn attempt<T: Send + 'static>(&self, work: &impl Work<T>) -> Result<T, DbError> {
+        let conn = self.conn.begin().await?;
+        let tx = Tx::new(&conn);
+        let outcome = work(&tx).await;
+        let Effects { enqueued, .. } = tx.into_effects();
+        match outcome {
+            Ok(value) => {
+                conn.commit().await?;
+                if enqueued {
+                    // A permit is kept when nobody waits just now.
+                    self.enqueued.notify_one();
+                }
+                Ok(value)
+            }
+            Err(error) => {
+                // The server does it by itself when the connection is gone.
+                let _ = conn.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}
