@@ -77,8 +77,9 @@ pub async fn a_message_that_always_comes_back_ends_in_the_dead_letters(broker: A
     }
     settles_at(&broker, Depths { dead: 1, ..Depths::default() }).await;
     assert_nothing_arrives(&mut consumer).await;
-    let dead = broker.dead_letters(10).await.expect("available");
-    assert_eq!(dead[0].message.id, "killer");
-    assert_eq!(dead[0].lane, Priority::High);
-    assert_eq!(dead[0].reason, DELIVERY_LIMIT_REASON);
+    let mut notices = broker.consume_dead_letters(10).await.expect("subscribed");
+    let dead = receive(&mut notices, 10).await;
+    assert_eq!((dead[0].message.id.as_str(), dead[0].lane), ("killer", Priority::High));
+    assert_eq!(dead[0].death.as_ref().map(|death| death.reason.as_str()), Some(DELIVERY_LIMIT_REASON));
+    ack_all(dead);
 }
