@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter};
 use serde_json::{Map, Value as Json};
 
@@ -125,11 +124,8 @@ async fn find_place(conn: &DatabaseTransaction, draft: &PlaceDraft) -> Result<Op
         Some(google) => place::Entity::find().filter(place::Column::GooglePlaceId.eq(google.as_str())),
         None => place::Entity::find()
             .filter(place::Column::GooglePlaceId.is_null())
-            .filter(Expr::cust_with_values("coalesce(name, '') = ?", [draft.name.clone().unwrap_or_default()]))
-            .filter(Expr::cust_with_values(
-                "coalesce(address, '') = ?",
-                [draft.address.clone().unwrap_or_default()],
-            )),
+            .filter(sql::same("name", &draft.name))
+            .filter(sql::same("address", &draft.address)),
     };
     Ok(query.one(conn).await?)
 }

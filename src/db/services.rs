@@ -1,7 +1,6 @@
 //! Services: found again or made.
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter};
 
 use super::entities::service;
@@ -71,12 +70,9 @@ async fn insert(conn: &DatabaseTransaction, draft: &ServiceDraft) -> Result<Opti
 }
 
 async fn find(conn: &DatabaseTransaction, draft: &ServiceDraft) -> Result<Option<service::Model>, DbError> {
-    let same = |column: &str, value: &Option<String>| {
-        Expr::cust_with_values(format!("coalesce({column}, '') = ?"), [value.clone().unwrap_or_default()])
-    };
     let query = service::Entity::find()
-        .filter(same("name", &draft.name))
-        .filter(same("service_type", &draft.service_type))
-        .filter(same("business_name", &draft.business_name));
+        .filter(sql::same("name", &draft.name))
+        .filter(sql::same("service_type", &draft.service_type))
+        .filter(sql::same("business_name", &draft.business_name));
     Ok(query.one(conn).await?)
 }

@@ -2,5 +2,6 @@
 
 pub mod app;
 pub mod broker;
+pub mod data;
 pub mod provider;
 pub mod stored;
