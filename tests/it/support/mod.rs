@@ -3,4 +3,5 @@
 pub mod app;
 pub mod broker;
 pub mod provider;
+pub mod services;
 pub mod stored;
