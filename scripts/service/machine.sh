@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the servers need of the machine: packages, a folder, ports. Sourced by scripts/services.
 
 # Without autostart: installing RabbitMQ for a test must not open a broker to the network.

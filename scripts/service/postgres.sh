@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The private PostgreSQL with pgvector. Sourced by scripts/services.
 
 database=$state/postgres

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Processes that outlive the script and are found again. Sourced by scripts/services.
 
 # The fields of /proc/PID/stat after the name, which may hold spaces: state, parent, group, session, …

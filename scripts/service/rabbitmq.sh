@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The private RabbitMQ node. Sourced by scripts/services.
 
 rabbit=$state/rabbitmq

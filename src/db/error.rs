@@ -69,7 +69,9 @@ fn classified(error: &SqlxError) -> Option<DbError> {
         // Read-only: a standby that was not told yet. Others of class 25 are bugs.
         "25006" => DbError::Unavailable(message),
         // Not null, check, too long, what the encoding doesn't have.
-        "23502" | "23514" | "22001" | "22021" | "22P05" | "22003" => DbError::Refused(message),
+        "23502" | "23514" | "22001" | "22021" | "22P05" | "22003" => {
+            DbError::Refused(format!("the database refuses it: {message}"))
+        }
         _ => match &state[..2] {
             // Connection, resources, operator's intervention, the system itself.
             "08" | "53" | "57" | "58" => DbError::Unavailable(message),

@@ -1,7 +1,7 @@
 //! Recommendations as the API shows them.
 
 use chrono::{DateTime, Utc};
-use sea_orm::FromQueryResult;
+use sea_orm::{ConnectionTrait, FromQueryResult};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -39,13 +39,21 @@ pub struct Listed {
     pub service_address: Option<String>,
 }
 
-const LISTED: &str = "SELECT r.id, r.user_id, u.display_name AS user_name, r.content_type, r.title, r.description, \
-    r.content_data, r.labels, r.metadata, r.rating, r.visibility, r.created_at, r.updated_at, r.place_id, \
-    p.google_place_id, p.name AS place_name, p.address AS place_address, p.lat AS place_lat, p.lng AS place_lng, \
-    p.category_name AS place_category, r.service_id, s.name AS service_name, s.service_type, \
-    s.business_name AS service_business_name, s.address AS service_address \
-    FROM recommendations r LEFT JOIN users u ON u.id = r.user_id \
-    LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id";
+/// An adopted table may have its ids as INTEGER and leave labels and visibility empty.
+fn listed(conn: &impl ConnectionTrait) -> String {
+    let labels = if sql::is_postgres(conn) { "coalesce(to_jsonb(r.labels), '[]'::jsonb)" } else { "r.labels" };
+    format!(
+        "SELECT CAST(r.id AS BIGINT) AS id, r.user_id, u.display_name AS user_name, r.content_type, r.title, \
+         r.description, r.content_data, {labels} AS labels, r.metadata, r.rating, \
+         coalesce(r.visibility, 'friends') AS visibility, r.created_at, r.updated_at, \
+         CAST(r.place_id AS BIGINT) AS place_id, p.google_place_id, p.name AS place_name, \
+         p.address AS place_address, p.lat AS place_lat, p.lng AS place_lng, p.category_name AS place_category, \
+         CAST(r.service_id AS BIGINT) AS service_id, s.name AS service_name, s.service_type, \
+         s.business_name AS service_business_name, s.address AS service_address \
+         FROM recommendations r LEFT JOIN users u ON u.id = r.user_id \
+         LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id"
+    )
+}
 
 /// A part of a list.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +65,7 @@ pub struct Page {
 impl Db {
     /// One recommendation, if `viewer` may see it.
     pub async fn recommendation(&self, id: i64, viewer: Option<Uuid>) -> Result<Option<Listed>, DbError> {
-        let select = format!("{LISTED} WHERE r.id = $1 AND {}", sql::visible_to(2));
+        let select = format!("{} WHERE r.id = $1 AND {}", listed(self.read()), sql::visible_to(2));
         sql::one(self.read(), &select, [id.into(), viewer.into()]).await
     }
 
@@ -66,9 +74,9 @@ impl Db {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let select = format!("{LISTED} WHERE {} AND r.id IN {}", sql::visible_to(1), sql::tuple(2, ids.len()));
-        let values = std::iter::once(viewer.into()).chain(ids.iter().map(|id| (*id).into()));
-        sql::all(self.read(), &select, values).await
+        let (among, ids) = sql::among(self.read(), "r.id", 2, ids);
+        let select = format!("{} WHERE {} AND {among}", listed(self.read()), sql::visible_to(1));
+        sql::all(self.read(), &select, std::iter::once(viewer.into()).chain(ids)).await
     }
 
     /// What `viewer` may see of `user`'s recommendations, newest first, and how many there are in all.
@@ -80,7 +88,8 @@ impl Db {
     ) -> Result<(Vec<Listed>, u64), DbError> {
         let seen = sql::visible_to(2);
         let select = format!(
-            "{LISTED} WHERE r.user_id = $1 AND {seen} ORDER BY r.created_at DESC, r.id DESC LIMIT $3 OFFSET $4"
+            "{} WHERE r.user_id = $1 AND {seen} ORDER BY r.created_at DESC, r.id DESC LIMIT $3 OFFSET $4",
+            listed(self.read())
         );
         let values = [user.into(), viewer.into(), bounded(page.limit).into(), bounded(page.offset).into()];
         let rows = sql::all(self.read(), &select, values).await?;
@@ -98,8 +107,9 @@ impl Db {
         limit: u64,
     ) -> Result<Vec<Listed>, DbError> {
         let select = format!(
-            "{LISTED} WHERE r.place_id = $1 AND {} AND ($3 IS NULL OR r.visibility = $3) \
+            "{} WHERE r.place_id = $1 AND {} AND ($3 IS NULL OR r.visibility = $3) \
              ORDER BY r.created_at DESC, r.id DESC LIMIT $4",
+            listed(self.read()),
             sql::visible_to(2)
         );
         let only = visibility.map(|v| v.as_str());
@@ -120,7 +130,7 @@ impl Db {
         );
         let only = visibility.map(|v| v.as_str());
         let select = format!(
-            "SELECT p.id, p.google_place_id, p.name, p.address, p.lat, p.lng, p.metadata, p.category_name, \
+            "SELECT CAST(p.id AS BIGINT) AS id, p.google_place_id, p.name, p.address, p.lat, p.lng, p.metadata, p.category_name, \
              count(*) AS review_count, avg(CAST(r.rating AS DOUBLE PRECISION)) AS average_rating, \
              max(r.created_at) AS latest_review_date, p.created_at, p.updated_at {from} \
              GROUP BY p.id ORDER BY latest_review_date DESC, p.id DESC LIMIT $3 OFFSET $4"

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use sea_orm::ActiveValue::{NotSet, Set, Unchanged};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter};
 use serde_json::{Map, Value as Json};
 
 use super::entities::place;
@@ -19,7 +18,7 @@ const BATCH: usize = 1_000;
 pub(super) async fn resolve(tx: &Tx<'_>, draft: &PlaceDraft) -> Result<place::Model, DbError> {
     match find_place(tx.conn(), draft).await? {
         Some(known) => bring_up_to(tx, known, draft).await,
-        None => Ok(new_place(draft).insert(tx.conn()).await?),
+        None => insert(tx, draft).await,
     }
 }
 
@@ -82,23 +81,42 @@ pub(super) async fn bring_up_to(
         return Ok(known);
     }
     let renamed = wanted.name != known.name || wanted.address != known.address;
-    let updated = place::ActiveModel {
-        id: Unchanged(wanted.id),
-        google_place_id: NotSet,
-        name: Set(wanted.name),
-        address: Set(wanted.address),
+    let wanted = place::Model { updated_at: sql::now(), ..wanted };
+    let changes = place::ActiveModel {
+        name: Set(wanted.name.clone()),
+        address: Set(wanted.address.clone()),
         lat: Set(wanted.lat),
         lng: Set(wanted.lng),
-        category_name: Set(wanted.category_name),
-        metadata: Set(wanted.metadata),
-        created_at: NotSet,
-        updated_at: Set(sql::now()),
+        category_name: Set(wanted.category_name.clone()),
+        metadata: Set(wanted.metadata.clone()),
+        updated_at: Set(wanted.updated_at),
+        ..Default::default()
     };
-    let updated = updated.update(tx.conn()).await?;
+    let update = place::Entity::update_many().set(changes).filter(place::Column::Id.eq(wanted.id));
+    update.exec(tx.conn()).await?;
     if renamed {
-        tasks::enqueue_shown(tx, "place_id", updated.id).await?;
+        tasks::enqueue_shown(tx, "place_id", wanted.id).await?;
     }
-    Ok(updated)
+    Ok(wanted)
+}
+
+/// By hand: an entity whose column is cast gets no name for it from RETURNING.
+async fn insert(tx: &Tx<'_>, draft: &PlaceDraft) -> Result<place::Model, DbError> {
+    let insert = "INSERT INTO places (google_place_id, name, address, lat, lng, category_name, metadata, created_at, \
+        updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) RETURNING CAST(id AS BIGINT) AS id, google_place_id, \
+        name, address, lat, lng, category_name, metadata, created_at, updated_at";
+    let values = [
+        draft.google_place_id.clone().into(),
+        draft.name.clone().into(),
+        draft.address.clone().into(),
+        draft.lat.into(),
+        draft.lng.into(),
+        draft.category.clone().into(),
+        json(&draft.metadata).into(),
+        sql::now().into(),
+    ];
+    let made = sql::one(tx.conn(), insert, values).await?;
+    made.ok_or_else(|| DbError::Unavailable("the new place was not returned".into()))
 }
 
 async fn find_place(conn: &DatabaseTransaction, draft: &PlaceDraft) -> Result<Option<place::Model>, DbError> {
@@ -106,11 +124,8 @@ async fn find_place(conn: &DatabaseTransaction, draft: &PlaceDraft) -> Result<Op
         Some(google) => place::Entity::find().filter(place::Column::GooglePlaceId.eq(google.as_str())),
         None => place::Entity::find()
             .filter(place::Column::GooglePlaceId.is_null())
-            .filter(Expr::cust_with_values("coalesce(name, '') = ?", [draft.name.clone().unwrap_or_default()]))
-            .filter(Expr::cust_with_values(
-                "coalesce(address, '') = ?",
-                [draft.address.clone().unwrap_or_default()],
-            )),
+            .filter(sql::same("name", &draft.name))
+            .filter(sql::same("address", &draft.address)),
     };
     Ok(query.one(conn).await?)
 }
@@ -192,8 +207,8 @@ pub struct Place {
 
 impl Db {
     pub async fn place_by_google_id(&self, google_place_id: &str) -> Result<Option<Place>, DbError> {
-        let select = "SELECT id, google_place_id, name, address, lat, lng, metadata, category_name, created_at, \
-                      updated_at FROM places WHERE google_place_id = $1";
+        let select = "SELECT CAST(id AS BIGINT) AS id, google_place_id, name, address, lat, lng, metadata, category_name, \
+                      created_at, updated_at FROM places WHERE google_place_id = $1";
         sql::one(self.read(), select, [google_place_id.into()]).await
     }
 

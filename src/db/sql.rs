@@ -1,6 +1,7 @@
 //! Small pieces that every query of this room uses.
 
 use chrono::{DateTime, Utc};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{ConnectionTrait, DbBackend, ExecResult, FromQueryResult, QueryResult, Statement, Value};
 
 use super::DbError;
@@ -88,6 +89,12 @@ pub(super) fn bulk(conn: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -
         numbered.push_str(piece);
     }
     Statement::from_sql_and_values(backend, numbered, values)
+}
+
+/// The text column has this value, where none and an empty one are the same: as the indexes by name have it.
+pub(super) fn same(column: &'static str, value: &Option<String>) -> Expr {
+    let wanted = value.clone().unwrap_or_default();
+    Expr::expr(Func::coalesce([Expr::col(column), Expr::cust("''")])).eq(wanted)
 }
 
 /// Now, in the milliseconds that are stored and shown: what is read back equals what was written.

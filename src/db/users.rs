@@ -10,7 +10,16 @@ use super::{Db, DbError, Tx, sql};
 const MAX_PARAMETERS: usize = 30_000;
 
 /// Makes sure that the users exist.
+///
+/// # Errors
+/// `Refused` for a user that isn't there, in an adopted table that wants to know more of one than an id.
 pub(super) async fn ensure(tx: &Tx<'_>, ids: &[Uuid]) -> Result<(), DbError> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    if sql::is_postgres(tx.conn()) {
+        return ensure_postgres(tx, ids).await;
+    }
     for ids in ids.chunks(MAX_PARAMETERS / 2) {
         let tuples = sql::tuples(ids.len(), 2);
         let insert = format!("INSERT INTO users (id, created_at) VALUES {tuples} ON CONFLICT (id) DO NOTHING");
@@ -19,6 +28,18 @@ pub(super) async fn ensure(tx: &Tx<'_>, ids: &[Uuid]) -> Result<(), DbError> {
         tx.conn().execute_raw(sql::bulk(tx.conn(), &insert, values)).await?;
     }
     Ok(())
+}
+
+/// Only those who aren't there: NOT NULL is looked at before the conflict. In the order of the ids, as
+/// everybody's.
+async fn ensure_postgres(tx: &Tx<'_>, ids: Vec<Uuid>) -> Result<(), DbError> {
+    let insert = "INSERT INTO users (id, created_at) SELECT new.id, $2 FROM unnest($1::uuid[]) AS new (id) \
+                  WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = new.id) ORDER BY new.id \
+                  ON CONFLICT (id) DO NOTHING";
+    match sql::execute(tx.conn(), insert, [ids.into(), sql::now().into()]).await {
+        Err(DbError::Refused(_)) => Err(DbError::Refused("user_id is no user of this database".into())),
+        done => done.map(|_| ()),
+    }
 }
 
 impl Db {

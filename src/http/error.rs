@@ -27,7 +27,7 @@ pub enum ApiError {
     #[error(transparent)]
     InvalidField(#[from] InvalidField),
     /// The tables' own rules don't allow it.
-    #[error("the database refuses it: {0}")]
+    #[error("{0}")]
     Refused(String),
     #[error("the body is not valid JSON: {0}")]
     MalformedJson(String),

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use crate::support::app::{PATIENCE, eventually, install_cryptography, user};
+use crate::support::data::TestData;
 use crate::support::stored::{self, Stored};
 
 const OPERATIONS: usize = 2_000;
@@ -131,12 +132,12 @@ async fn whatever_was_acknowledged_survives_being_killed() {
     let seed: u64 = rand::random::<u32>().into();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = TestData::sqlite();
     let started = Arc::new(AtomicUsize::new(0));
     let (address, addresses) = watch::channel(None);
     let clients: Vec<_> =
         (0..CLIENTS).map(|n| tokio::spawn(client(n, seed, started.clone(), addresses.clone()))).collect();
-    let mut server = Server::start(folder.path()).await;
+    let mut server = Server::start(data.path()).await;
     for kill in 0..KILLS {
         address.send_replace(Some(server.base.clone()));
         let share = OPERATIONS / KILLS;
@@ -147,7 +148,7 @@ async fn whatever_was_acknowledged_survives_being_killed() {
         // Nobody calls the dead one a second time.
         address.send_replace(None);
         server.kill().await;
-        server = Server::start(folder.path()).await;
+        server = Server::start(data.path()).await;
     }
     address.send_replace(Some(server.base.clone()));
     let mut rows = Vec::new();
@@ -158,7 +159,7 @@ async fn whatever_was_acknowledged_survives_being_killed() {
     server.kill().await;
     let lost = rows.iter().filter(|row| row.id.is_none() || row.texts.len() > 1).count();
     println!("{} rows, {lost} with an answer that never came", rows.len());
-    verify(folder.path(), rows).await;
+    verify(&data, rows).await;
 }
 
 async fn drained(base: &str) {
@@ -172,10 +173,9 @@ async fn drained(base: &str) {
 }
 
 /// Every row is one that a client knows, in the state that it was told or asked for last, with its vector.
-async fn verify(folder: &Path, rows: Vec<Row>) {
-    let file = folder.join("test.db");
-    assert_eq!(stored::tasks(&file, "%").await, 0, "open tasks");
-    let stored = stored::rows(&file).await;
+async fn verify(data: &TestData, rows: Vec<Row>) {
+    assert_eq!(stored::tasks(data, "%").await, 0, "open tasks");
+    let stored = stored::rows(data).await;
     let texts: Vec<String> =
         stored.iter().map(|row| format!("Type: unclear. Description: {}", row.description)).collect();
     let model = LocalEmbedder::builtin().expect("the model");

@@ -7,5 +7,6 @@ mod contract;
 mod embedder;
 mod kill;
 mod promises;
+mod services;
 mod smoke;
 mod support;

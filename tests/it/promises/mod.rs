@@ -19,9 +19,9 @@ use mapx_embeddings::config::Settings;
 use mapx_embeddings::config::embedder::Provider;
 use mapx_embeddings::domain::embedding::Embedding;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::app::{Answer, TestApp, eventually, user};
+use crate::support::data::TestData;
 use crate::support::provider::{Behaviour, FakeProvider, vector};
 use crate::support::stored;
 
@@ -29,13 +29,13 @@ const DIMENSIONS: usize = 8;
 
 /// A service whose embeddings come from a provider that the test scripts.
 async fn remote(change: impl FnOnce(&mut Settings)) -> (FakeProvider, TestApp) {
-    let data = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    let data = TestData::new().await;
     let provider = FakeProvider::start(DIMENSIONS).await;
     let app = remote_over(data, &provider, change).await;
     (provider, app)
 }
 
-async fn remote_over(data: Arc<TempDir>, provider: &FakeProvider, change: impl FnOnce(&mut Settings)) -> TestApp {
+async fn remote_over(data: Arc<TestData>, provider: &FakeProvider, change: impl FnOnce(&mut Settings)) -> TestApp {
     let url = provider.base_url();
     TestApp::over(data, |settings| ask(settings, url).then(change), None).await
 }
@@ -80,9 +80,9 @@ async fn called(provider: &FakeProvider, calls: usize) {
 
 /// Waits until so many tasks are with the broker.
 async fn handed_over(app: &TestApp, tasks: i64) {
-    let file = app.database_file();
+    let data = app.data();
     eventually(&format!("{tasks} with the broker"), async || {
-        (stored::tasks(&file, "published").await == tasks).then_some(())
+        (stored::tasks(&data, "published").await == tasks).then_some(())
     })
     .await;
 }
@@ -108,7 +108,7 @@ async fn describe(app: &TestApp, id: i64, description: &str) {
 
 /// The row's stored vector is that of this description and of its newest version.
 async fn assert_stored(app: &TestApp, id: i64, description: &str) {
-    let row = stored::row(&app.database_file(), id).await.expect("the row");
+    let row = stored::row(&app.data(), id).await.expect("the row");
     assert_eq!(row.embedded_version, Some(row.content_version));
     assert!(row.holds(&embedding_of(description)), "another vector than that of {description:?}");
 }

@@ -46,7 +46,7 @@ async fn tasks_in_every_state_are_finished_after_a_restart() {
         app.embedding_is(id, "ready").await;
     }
     assert_eq!(app.embedding(poison).await["status"], "failed");
-    assert_eq!(stored::tasks(&app.database_file(), "%").await, 1, "only the poison is left");
+    assert_eq!(stored::tasks(&app.data(), "%").await, 1, "only the poison is left");
     app.stop().await;
 }
 
@@ -77,14 +77,14 @@ async fn a_shutdown_finishes_what_is_in_flight_and_returns_the_rest() {
     let in_flight = plug(&app, &provider).await;
     let waiting = app.save_text("waits").await;
     app.embedding_is(waiting, "queued").await;
-    let (data, file) = (app.data(), app.database_file());
+    let data = app.data();
     let stopping = tokio::spawn(app.stop());
     let closed = async || reqwest::get(format!("{}/health/live", provider.base_url())).await.is_ok().then_some(());
     eventually("the provider still answers", closed).await;
     assert!(!stopping.is_finished(), "the shutdown waits for the call");
     provider.release();
     stopping.await.expect("stops");
-    let rows = stored::rows(&file).await;
+    let rows = stored::rows(&data).await;
     assert_eq!(rows.iter().find(|row| row.id == in_flight).expect("the row").embedded_version, Some(1));
     assert_eq!(rows.iter().find(|row| row.id == waiting).expect("the row").embedded_version, None);
 

@@ -109,7 +109,7 @@ async fn a_vector_that_comes_with_the_save_costs_no_call() {
     own[0] = 1.0;
     let id = app.save(&json!({ "user_id": user(1), "description": "own", "embedding": own })).await;
     assert_eq!(app.embedding(id).await["status"], "ready");
-    assert_eq!(stored::tasks(&app.database_file(), "%").await, 0);
+    assert_eq!(stored::tasks(&app.data(), "%").await, 0);
     assert!(provider.calls().is_empty());
     app.stop().await;
 }

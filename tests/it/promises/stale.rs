@@ -24,7 +24,7 @@ async fn a_call_that_an_edit_overtook_changes_nothing() {
     })
     .await;
     assert_eq!(queue["queueLength"], 0);
-    let row = stored::row(&app.database_file(), id).await.expect("the row");
+    let row = stored::row(&app.data(), id).await.expect("the row");
     assert_eq!((row.content_version, row.embedded_version, row.embedding), (2, None, None));
     assert_eq!(app.embedding(id).await["status"], "queued");
     provider.release();
@@ -64,8 +64,8 @@ async fn a_call_that_a_deletion_overtook_brings_nothing_back() {
     app.embedding_is(next, "ready").await;
     app.drained().await;
     assert_ne!(next, id, "an id is never used again");
-    assert!(stored::row(&app.database_file(), id).await.is_none());
-    assert_eq!(stored::tasks(&app.database_file(), "%").await, 0);
+    assert!(stored::row(&app.data(), id).await.is_none());
+    assert_eq!(stored::tasks(&app.data(), "%").await, 0);
     app.get(&format!("/api/recommendations/{id}/embedding"), Some(user(1))).await.refusal(404);
     app.stop().await;
 }

@@ -1,21 +1,20 @@
 //! The whole service in a test: a real listener, a database of its own, shut down at the end.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mapx_embeddings::app::App;
 use mapx_embeddings::broker::Broker;
-use mapx_embeddings::config::secret::ServerUrl;
 use mapx_embeddings::config::{Role, Settings};
 use mapx_embeddings::embedder::{self, Embedder};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use super::data::TestData;
 
 /// How long anything that must happen may take, on a machine that does much else.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +28,7 @@ pub fn user(n: u128) -> Uuid {
 pub struct TestApp {
     pub base: String,
     pub http: reqwest::Client,
-    data: Arc<TempDir>,
+    data: Arc<TestData>,
     shutdown: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -60,16 +59,6 @@ impl Answer {
     }
 }
 
-/// The defaults on a free port over a database in `folder`, with quick retries.
-pub fn settings(folder: &Path) -> Settings {
-    let mut settings = Settings::load(None, []).expect("the defaults are valid");
-    settings.server.bind = "127.0.0.1:0".parse().expect("an address");
-    settings.database.url = ServerUrl::new(format!("sqlite://{}", folder.join("test.db").display()));
-    settings.queue.retry_delay_ms = 50;
-    settings.queue.poll_interval_ms = 50;
-    settings
-}
-
 impl TestApp {
     /// With the built-in model.
     pub async fn start() -> Self {
@@ -78,13 +67,13 @@ impl TestApp {
 
     /// With changed settings; the embedder is built from them.
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let data = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let data = TestData::new().await;
         Self::over(data, change, None).await
     }
 
     /// With an embedder of the test's.
     pub async fn with_embedder(embedder: Arc<dyn Embedder>, change: impl FnOnce(&mut Settings)) -> Self {
-        let data = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let data = TestData::new().await;
         Self::over(data, change, Some(embedder)).await
     }
 
@@ -93,7 +82,7 @@ impl TestApp {
         broker: impl FnOnce(&Settings) -> Arc<B>,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        let data = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let data = TestData::new().await;
         let settings = prepared(&data, change);
         let embedder = embedder::build(&settings.embedder).expect("an embedder");
         let broker = broker(&settings);
@@ -102,7 +91,7 @@ impl TestApp {
 
     /// Over the database in a folder, which may be that of an app before.
     pub async fn over(
-        data: Arc<TempDir>,
+        data: Arc<TestData>,
         change: impl FnOnce(&mut Settings),
         embedder: Option<Arc<dyn Embedder>>,
     ) -> Self {
@@ -111,7 +100,7 @@ impl TestApp {
         Self::run(data, App::build_with(settings, Role::All, embedder).await)
     }
 
-    fn run(data: Arc<TempDir>, app: anyhow::Result<App>) -> Self {
+    fn run(data: Arc<TestData>, app: anyhow::Result<App>) -> Self {
         let app = app.expect("the app builds");
         let base = format!("http://{}", app.addr());
         let shutdown = CancellationToken::new();
@@ -119,13 +108,9 @@ impl TestApp {
         Self { base, http: reqwest::Client::new(), data, shutdown, running }
     }
 
-    /// The folder of the database, to start another app over it.
-    pub fn data(&self) -> Arc<TempDir> {
+    /// The database, to start another app over it.
+    pub fn data(&self) -> Arc<TestData> {
         self.data.clone()
-    }
-
-    pub fn database_file(&self) -> PathBuf {
-        self.data.path().join("test.db")
     }
 
     /// Ends the service in good order.
@@ -209,9 +194,9 @@ impl TestApp {
     }
 }
 
-fn prepared(data: &TempDir, change: impl FnOnce(&mut Settings)) -> Settings {
+fn prepared(data: &TestData, change: impl FnOnce(&mut Settings)) -> Settings {
     install_cryptography();
-    let mut settings = settings(data.path());
+    let mut settings = data.settings();
     change(&mut settings);
     settings
 }

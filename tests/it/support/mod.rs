@@ -2,6 +2,8 @@
 
 pub mod app;
 pub mod broker;
+pub mod data;
 pub mod provider;
 pub mod rabbit;
+pub mod services;
 pub mod stored;

@@ -1,9 +1,10 @@
-//! What stands in the database file, read from outside.
-
-use std::path::Path;
+//! What stands in the database, read from outside.
 
 use mapx_embeddings::domain::embedding::{Embedding, components};
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, FromQueryResult, Statement};
+use sea_orm::prelude::PgVector;
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+
+use super::data::TestData;
 
 /// A row's embedding as it is stored.
 #[derive(Debug, FromQueryResult)]
@@ -24,28 +25,45 @@ impl Stored {
     }
 }
 
-async fn connect(file: &Path) -> DatabaseConnection {
-    Database::connect(format!("sqlite://{}?mode=rw", file.display())).await.expect("the file opens")
+#[derive(FromQueryResult)]
+struct OnPostgres {
+    id: i64,
+    description: String,
+    content_version: i64,
+    embedded_version: Option<i64>,
+    embedding: Option<PgVector>,
+}
+
+impl From<OnPostgres> for Stored {
+    fn from(row: OnPostgres) -> Self {
+        let OnPostgres { id, description, content_version, embedded_version, embedding } = row;
+        let bytes = |vector: PgVector| vector.as_slice().iter().flat_map(|n| n.to_le_bytes()).collect();
+        Self { id, description, content_version, embedded_version, embedding: embedding.map(bytes) }
+    }
 }
 
 /// All rows by id.
-pub async fn rows(file: &Path) -> Vec<Stored> {
-    let conn = connect(file).await;
-    let select = "SELECT id, description, content_version, embedded_version, embedding FROM recommendations \
-                  ORDER BY id";
+pub async fn rows(data: &TestData) -> Vec<Stored> {
+    let conn = data.connect().await;
+    let select = "SELECT CAST(id AS BIGINT) AS id, description, content_version, embedded_version, embedding \
+                  FROM recommendations ORDER BY id";
     let statement = Statement::from_string(conn.get_database_backend(), select);
     let rows = conn.query_all_raw(statement).await.expect("the rows");
     conn.close().await.expect("closes");
-    rows.iter().map(|row| Stored::from_query_result(row, "").expect("the columns")).collect()
+    let stored = rows.iter().map(|row| match data.is_postgres() {
+        true => OnPostgres::from_query_result(row, "").map(Stored::from),
+        false => Stored::from_query_result(row, ""),
+    });
+    stored.map(|row| row.expect("the columns")).collect()
 }
 
-pub async fn row(file: &Path, id: i64) -> Option<Stored> {
-    rows(file).await.into_iter().find(|row| row.id == id)
+pub async fn row(data: &TestData, id: i64) -> Option<Stored> {
+    rows(data).await.into_iter().find(|row| row.id == id)
 }
 
 /// Tasks in this state of the ledger; `%` for any.
-pub async fn tasks(file: &Path, state: &str) -> i64 {
-    let conn = connect(file).await;
+pub async fn tasks(data: &TestData, state: &str) -> i64 {
+    let conn = data.connect().await;
     let count = "SELECT count(*) FROM embedding_tasks WHERE state LIKE $1";
     let count = Statement::from_sql_and_values(conn.get_database_backend(), count, [state.into()]);
     let count = conn.query_one_raw(count).await.expect("the count").expect("a row");

@@ -1,0 +1,115 @@
+//! A database of a test's own: a SQLite file, or a database on the PostgreSQL server of `scripts/services`.
+//!
+//! Which of them, says the environment: with `MAPX_TEST_STACK=full` the same tests run over PostgreSQL and
+//! RabbitMQ, and fail where these are missing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mapx_embeddings::config::Settings;
+use mapx_embeddings::config::secret::ServerUrl;
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Whether the servers of production are used.
+pub fn full_stack() -> bool {
+    match std::env::var("MAPX_TEST_STACK").as_deref() {
+        Err(_) | Ok("embedded") => false,
+        Ok("full") => true,
+        Ok(other) => panic!("MAPX_TEST_STACK={other:?}: must be \"embedded\" or \"full\""),
+    }
+}
+
+/// The address of a test server; a test that needs one that isn't there fails.
+pub fn server(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run scripts/services, see its `env`"))
+}
+
+/// What outlives one app of a test and ends with the last.
+pub struct TestData {
+    folder: TempDir,
+    /// On PostgreSQL.
+    database: Option<String>,
+    /// First part of the names of its queues.
+    prefix: String,
+}
+
+impl TestData {
+    /// Empty; the stack is that of the environment.
+    pub async fn new() -> Arc<Self> {
+        if full_stack() { Self::postgres().await } else { Self::sqlite() }
+    }
+
+    pub fn sqlite() -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Arc::new(Self { folder, database: None, prefix: "mapx".into() })
+    }
+
+    pub async fn postgres() -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let name = format!("mapx_test_{}", Uuid::new_v4().simple());
+        maintain(&format!("CREATE DATABASE {name}")).await;
+        Arc::new(Self { folder, prefix: name.clone(), database: Some(name) })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.database.is_some()
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn url(&self) -> String {
+        match &self.database {
+            Some(name) => of_database(name),
+            None => format!("sqlite://{}", self.path().join("test.db").display()),
+        }
+    }
+
+    /// The defaults on a free port over this database, with quick retries.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::load(None, []).expect("the defaults are valid");
+        settings.server.bind = "127.0.0.1:0".parse().expect("an address");
+        settings.database.url = ServerUrl::new(self.url());
+        settings.database.max_connections = 8;
+        settings.queue.retry_delay_ms = 50;
+        settings.queue.poll_interval_ms = 50;
+        settings
+    }
+
+    /// A connection beside those of the service.
+    pub async fn connect(&self) -> DatabaseConnection {
+        Database::connect(self.url()).await.expect("the database opens")
+    }
+}
+
+impl Drop for TestData {
+    fn drop(&mut self) {
+        let Some(name) = self.database.take() else { return };
+        // On a thread of its own: this one may be in a runtime, where nothing can be waited for.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(maintain(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+        });
+        let _ = dropped.join();
+    }
+}
+
+/// `postgres://…/NAME` on the test server.
+fn of_database(name: &str) -> String {
+    let url = server("MAPX_TEST_POSTGRES_URL");
+    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
+    format!("{server}/{name}")
+}
+
+async fn maintain(statement: &str) {
+    let conn = Database::connect(server("MAPX_TEST_POSTGRES_URL")).await.expect("the test server answers");
+    conn.execute_unprepared(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    conn.close().await.expect("closes");
+}
