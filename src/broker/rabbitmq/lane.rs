@@ -85,6 +85,7 @@ impl Lane {
 pub(super) struct Pump {
     lane: Arc<Lane>,
     inbox: Arc<Inbox>,
+    live: Arc<Live>,
     queue: String,
     channel: Channel,
     stream: Consumer,
@@ -93,7 +94,7 @@ pub(super) struct Pump {
 impl Pump {
     /// Subscribes to `queue` on a channel of its own, with at most `prefetch` unsettled deliveries.
     pub async fn subscribe(
-        live: &Live,
+        live: Arc<Live>,
         queue: &str,
         prefetch: usize,
         lane: Arc<Lane>,
@@ -106,12 +107,16 @@ impl Pump {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let stream =
             within(channel.basic_consume(queue.into(), "mapx-embeddings".into(), options, arguments)).await?;
-        Ok(Self { lane, inbox, queue: queue.to_owned(), channel, stream })
+        Ok(Self { lane, inbox, live, queue: queue.to_owned(), channel, stream })
     }
 
     /// Runs until the subscription is closed and all that it delivered is settled, or the channel is lost.
     pub async fn run(mut self) {
         let ended = self.deliver().await;
+        if ended.is_some() {
+            // Perhaps because its queue was deleted.
+            self.live.undeclare();
+        }
         // Others go on for what their callers hold; nothing more is delivered to any.
         self.inbox.end(ended);
         if self.channel.status().connected() {
@@ -145,10 +150,11 @@ impl Pump {
         }
     }
 
-    /// No more deliveries; those that nobody has taken go back at once, in order.
+    /// No more deliveries; those that nobody has taken go back at once, in order. What is to be returned
+    /// follows the cancel without a wait for its answer: before someone else subscribes, it stands in front.
     async fn cancel(&mut self) {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
-        let _ = timeout(ANSWER, cancel).await;
+        let _ = tokio::join!(timeout(ANSWER, cancel), self.flush());
         while let Ok(Some(Ok(delivery))) = timeout(GATHER, self.stream.next()).await {
             let late = self.lane.arrived(delivery);
             self.lane.give_back(late.tag, late.received.entered);

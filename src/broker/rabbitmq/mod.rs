@@ -89,16 +89,11 @@ impl RabbitBroker {
         // All at once: the lane that is subscribed first would have a start over the others.
         let subscribing = queues.into_iter().map(|(priority, queue)| {
             let lane = Lane::new(priority, self.hands.clone());
-            Pump::subscribe(&live, queue, prefetch, lane, inbox.clone())
+            Pump::subscribe(live.clone(), queue, prefetch, lane, inbox.clone())
         });
         let pumps = try_join_all(subscribing).await.inspect_err(|_| live.undeclare())?;
         for pump in pumps {
-            let live = live.clone();
-            self.pumps.spawn(async move {
-                pump.run().await;
-                // Should it have ended because its queue was deleted.
-                live.undeclare();
-            });
+            self.pumps.spawn(pump.run());
         }
         Ok(Box::new(consumer))
     }

@@ -12,6 +12,8 @@ use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::rabbit::Vhost;
+
 /// Whether the servers of production are used.
 pub fn full_stack() -> bool {
     match std::env::var("MAPX_TEST_STACK").as_deref() {
@@ -31,26 +33,30 @@ pub struct TestData {
     folder: TempDir,
     /// On PostgreSQL.
     database: Option<String>,
-    /// First part of the names of its queues.
-    prefix: String,
+    /// On RabbitMQ.
+    vhost: Option<Vhost>,
 }
 
 impl TestData {
     /// Empty; the stack is that of the environment.
     pub async fn new() -> Arc<Self> {
-        if full_stack() { Self::postgres().await } else { Self::sqlite() }
+        if full_stack() { Self::servers(Some(Vhost::new().await)).await } else { Self::sqlite() }
     }
 
     pub fn sqlite() -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Arc::new(Self { folder, database: None, prefix: "mapx".into() })
+        Arc::new(Self { folder, database: None, vhost: None })
     }
 
     pub async fn postgres() -> Arc<Self> {
+        Self::servers(None).await
+    }
+
+    async fn servers(vhost: Option<Vhost>) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("mapx_test_{}", Uuid::new_v4().simple());
         maintain(&format!("CREATE DATABASE {name}")).await;
-        Arc::new(Self { folder, prefix: name.clone(), database: Some(name) })
+        Arc::new(Self { folder, database: Some(name), vhost })
     }
 
     pub fn path(&self) -> &Path {
@@ -59,10 +65,6 @@ impl TestData {
 
     pub fn is_postgres(&self) -> bool {
         self.database.is_some()
-    }
-
-    pub fn prefix(&self) -> &str {
-        &self.prefix
     }
 
     pub fn url(&self) -> String {
@@ -78,6 +80,9 @@ impl TestData {
         settings.server.bind = "127.0.0.1:0".parse().expect("an address");
         settings.database.url = ServerUrl::new(self.url());
         settings.database.max_connections = 8;
+        if let Some(vhost) = &self.vhost {
+            settings.broker.url = ServerUrl::new(vhost.url());
+        }
         settings.queue.retry_delay_ms = 50;
         settings.queue.poll_interval_ms = 50;
         settings

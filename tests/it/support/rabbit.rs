@@ -4,31 +4,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
-use lapin::{Connection, ConnectionProperties};
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use mapx_embeddings::broker::rabbitmq::RabbitBroker;
 use mapx_embeddings::broker::topology::Topology;
 use mapx_embeddings::broker::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
 use mapx_embeddings::config::broker::{AmqpServer, BrokerSettings};
 use mapx_embeddings::config::secret::{Secret, ServerUrl};
 use mapx_embeddings::domain::backoff::Backoff;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use uuid::Uuid;
+
+use super::app::install_cryptography;
+use super::data;
 
 /// How long the server may take for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A value that `scripts/services env` prints.
-#[track_caller]
-pub fn environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run scripts/services, then set -a; eval \"$(scripts/services env)\"; set +a")
-    })
-}
-
-/// The URL of the server for tests.
+/// The URL of the server for tests, without a vhost.
 #[track_caller]
 pub fn url() -> String {
-    environment("MAPX_TEST_AMQP_URL")
+    data::server("MAPX_TEST_AMQP_URL")
 }
 
 pub fn server(url: &str) -> AmqpServer {
@@ -150,8 +152,104 @@ impl Drop for Deleted {
     }
 }
 
+/// A connection beside those of the service.
 pub async fn connect(url: &str) -> Connection {
     Connection::connect(url, ConnectionProperties::default()).await.expect("the server for tests answers")
+}
+
+/// A channel of such a connection.
+pub struct Raw {
+    /// Kept open.
+    _connection: Connection,
+    pub channel: Channel,
+}
+
+impl Raw {
+    pub async fn open(url: &str) -> Self {
+        let connection = connect(url).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        Self { _connection: connection, channel }
+    }
+
+    /// The next message of a queue, unacked.
+    pub async fn get(&self, queue: &str) -> Option<BasicGetMessage> {
+        self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("the queue is there")
+    }
+
+    /// Messages ready in a queue.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+        declared.expect("the queue is there").message_count()
+    }
+
+    pub async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+        let options = BasicPublishOptions::default();
+        self.channel
+            .basic_publish(exchange.into(), key.into(), options, body, properties)
+            .await
+            .expect("published");
+    }
+
+    pub async fn purge(&self, queue: &str) -> u32 {
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purged")
+    }
+
+    pub async fn delete(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    }
+}
+
+/// Asks the management API; the path is below `/api`.
+pub async fn api(method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    install_cryptography();
+    let request =
+        reqwest::Client::new().request(method, format!("{}/api{path}", data::server("MAPX_TEST_RABBITMQ_API")));
+    let request = match body {
+        Some(body) => request.json(&body),
+        None => request,
+    };
+    let response = request.send().await.expect("the management API answers");
+    let (status, text) = (response.status(), response.text().await.expect("a body"));
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// A virtual host of a test's own, which is deleted with all that is in it.
+pub struct Vhost {
+    pub name: String,
+}
+
+impl Vhost {
+    pub async fn new() -> Self {
+        let vhost = Self { name: prefix() };
+        vhost.create().await;
+        vhost
+    }
+
+    /// Only its name.
+    pub fn missing() -> Self {
+        Self { name: prefix() }
+    }
+
+    pub async fn create(&self) {
+        let (status, _) = api(Method::PUT, &format!("/vhosts/{}", self.name), Some(json!({}))).await;
+        assert!(status.is_success(), "{status}");
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}/{}", url(), self.name)
+    }
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        let deleting = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(api(Method::DELETE, &format!("/vhosts/{name}"), None));
+        });
+        let _ = deleting.join();
+    }
 }
 
 async fn delete(url: &str, topology: &Topology) -> lapin::Result<()> {
