@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::embeddings::{self, Finished, Made};
 use super::entities::{place, service};
 use super::rows::{self, NewRow};
-use super::{Db, DbError, ModelSpec, Tx, places, services};
+use super::{Db, DbError, ModelSpec, Tx, Writes, places, saver, services};
 use crate::domain::embedding::Embedding;
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::{ContentType, Draft, PlaceDraft};
@@ -44,8 +44,10 @@ struct Resolved {
 impl Db {
     /// Saves one recommendation; its embedding follows at `normal` priority unless the draft says otherwise.
     pub async fn save(&self, draft: Draft) -> Result<Saved, DbError> {
-        let mut saved = self.save_all(vec![draft], Priority::Normal).await?;
-        saved.pop().ok_or_else(|| DbError::Unavailable("the save answered nothing".into()))
+        match &self.writes {
+            Writes::SideBySide { saver, .. } => saver.save(draft).await,
+            Writes::InTurn(_) => saver::only(self.save_all(vec![draft], Priority::Normal).await?),
+        }
     }
 
     /// Saves all or none; the answers are in the order of the drafts.
@@ -55,7 +57,7 @@ impl Db {
     }
 }
 
-async fn save_in(
+pub(super) async fn save_in(
     tx: &Tx<'_>,
     drafts: Vec<Draft>,
     default: Priority,
