@@ -29,10 +29,15 @@ pub fn server(variable: &str) -> String {
 /// What outlives one app of a test and ends with the last.
 pub struct TestData {
     folder: TempDir,
-    /// On PostgreSQL.
-    database: Option<String>,
+    database: Option<PostgresDatabase>,
     /// First part of the names of its queues.
     prefix: String,
+}
+
+struct PostgresDatabase {
+    /// A URL of the server, of another database.
+    server: String,
+    name: String,
 }
 
 impl TestData {
@@ -47,10 +52,16 @@ impl TestData {
     }
 
     pub async fn postgres() -> Arc<Self> {
+        Self::postgres_on(&server("MAPX_TEST_POSTGRES_URL")).await
+    }
+
+    /// On the PostgreSQL server that this URL of a database leads to.
+    pub async fn postgres_on(url: &str) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("mapx_test_{}", Uuid::new_v4().simple());
-        maintain(&format!("CREATE DATABASE {name}")).await;
-        Arc::new(Self { folder, prefix: name.clone(), database: Some(name) })
+        maintain(url, &format!("CREATE DATABASE {name}")).await;
+        let database = Some(PostgresDatabase { server: url.to_owned(), name: name.clone() });
+        Arc::new(Self { folder, prefix: name, database })
     }
 
     pub fn path(&self) -> &Path {
@@ -67,7 +78,7 @@ impl TestData {
 
     pub fn url(&self) -> String {
         match &self.database {
-            Some(name) => of_database(name),
+            Some(database) => database.url(),
             None => format!("sqlite://{}", self.path().join("test.db").display()),
         }
     }
@@ -91,25 +102,26 @@ impl TestData {
 
 impl Drop for TestData {
     fn drop(&mut self) {
-        let Some(name) = self.database.take() else { return };
+        let Some(PostgresDatabase { server, name }) = self.database.take() else { return };
         // On a thread of its own: this one may be in a runtime, where nothing can be waited for.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(maintain(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            runtime.block_on(maintain(&server, &drop));
         });
         let _ = dropped.join();
     }
 }
 
-/// `postgres://…/NAME` on the test server.
-fn of_database(name: &str) -> String {
-    let url = server("MAPX_TEST_POSTGRES_URL");
-    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
-    format!("{server}/{name}")
+impl PostgresDatabase {
+    fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("a URL with a database");
+        format!("{server}/{}", self.name)
+    }
 }
 
-async fn maintain(statement: &str) {
-    let conn = Database::connect(server("MAPX_TEST_POSTGRES_URL")).await.expect("the test server answers");
+async fn maintain(server: &str, statement: &str) {
+    let conn = Database::connect(server).await.expect("the test server answers");
     conn.execute_unprepared(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     conn.close().await.expect("closes");
 }
