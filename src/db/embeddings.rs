@@ -166,7 +166,7 @@ impl Db {
 
     async fn finish_now(&self, finished: Vec<Finished>) -> Result<Vec<bool>, DbError> {
         let model = self.model().clone();
-        if let Writes::SideBySide(pooled) = &self.writes {
+        if let Writes::SideBySide { pooled, .. } = &self.writes {
             return write_back::finish(pooled, &model, &finished).await;
         }
         let finished = Arc::new(finished);

@@ -16,6 +16,7 @@ pub mod places;
 mod pooled;
 pub mod recommendations;
 mod rows;
+mod saver;
 pub mod search;
 mod services;
 mod sql;
@@ -37,6 +38,7 @@ use combine::Combiner;
 use embeddings::Finished;
 pub use error::DbError;
 use pooled::{Pooled, Races};
+use saver::Saver;
 use search::VectorIndex;
 pub use tx::{Tx, Work};
 use writer::Writer;
@@ -66,7 +68,7 @@ pub struct Db {
 #[derive(Clone)]
 enum Writes {
     InTurn(Writer),
-    SideBySide(Pooled),
+    SideBySide { pooled: Pooled, saver: Saver },
 }
 
 impl Db {
@@ -76,7 +78,7 @@ impl Db {
     pub async fn write<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
         match &self.writes {
             Writes::InTurn(writer) => writer.run(work).await,
-            Writes::SideBySide(pooled) => pooled.run(work).await,
+            Writes::SideBySide { pooled, .. } => pooled.run(work).await,
         }
     }
 
@@ -89,7 +91,7 @@ impl Db {
     ) -> Result<u64, DbError> {
         let (statement, values) = (Arc::<str>::from(statement.into()), Vec::from_iter(values));
         match &self.writes {
-            Writes::SideBySide(pooled) => {
+            Writes::SideBySide { pooled, .. } => {
                 let mut races = Races::default();
                 loop {
                     match sql::execute(pooled.conn(), &statement, values.clone()).await {
@@ -116,7 +118,7 @@ impl Db {
     ) -> Result<Vec<T>, DbError> {
         let (statement, values) = (Arc::<str>::from(statement.into()), Vec::from_iter(values));
         match &self.writes {
-            Writes::SideBySide(pooled) => {
+            Writes::SideBySide { pooled, .. } => {
                 let mut races = Races::default();
                 loop {
                     match sql::all(pooled.conn(), &statement, values.clone()).await {

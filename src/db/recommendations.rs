@@ -7,8 +7,9 @@ use serde_json::{Map, Value as Json};
 
 use super::embeddings::{self, Finished, Made};
 use super::entities::{place, service};
+use super::pooled::{Pooled, Races};
 use super::rows::{self, NewRow};
-use super::{Db, DbError, ModelSpec, Tx, places, services};
+use super::{Db, DbError, ModelSpec, Tx, Writes, places, saver, services};
 use crate::domain::embedding::Embedding;
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::{ContentType, Draft, PlaceDraft};
@@ -44,8 +45,10 @@ struct Resolved {
 impl Db {
     /// Saves one recommendation; its embedding follows at `normal` priority unless the draft says otherwise.
     pub async fn save(&self, draft: Draft) -> Result<Saved, DbError> {
-        let mut saved = self.save_all(vec![draft], Priority::Normal).await?;
-        saved.pop().ok_or_else(|| DbError::Unavailable("the save answered nothing".into()))
+        match &self.writes {
+            Writes::SideBySide { saver, .. } => saver.save(draft).await,
+            Writes::InTurn(_) => saver::only(self.save_all(vec![draft], Priority::Normal).await?),
+        }
     }
 
     /// Saves all or none; the answers are in the order of the drafts.
@@ -55,7 +58,7 @@ impl Db {
     }
 }
 
-async fn save_in(
+pub(super) async fn save_in(
     tx: &Tx<'_>,
     drafts: Vec<Draft>,
     default: Priority,
@@ -84,6 +87,22 @@ async fn save_in(
     }
     embeddings::store(tx, &model, &ready).await?;
     Ok(saved)
+}
+
+/// Saves drafts that name no place and no service and bring no vector: one statement, no transaction.
+pub(super) async fn save_plain(pooled: &Pooled, drafts: &[Draft]) -> Result<Vec<Saved>, DbError> {
+    let alone = |draft: &Draft| Resolved { draft: draft.clone(), place: None, service: None };
+    let rows: Vec<NewRow> = drafts.iter().map(|draft| alone(draft).row(Priority::Normal)).collect();
+    let mut races = Races::default();
+    let ids = loop {
+        match rows::insert_postgres(pooled.conn(), &rows).await {
+            Ok(ids) => break ids,
+            Err(error) => races.again(error).await?,
+        }
+    };
+    pooled.wake_relay();
+    let saved = |id| Saved { id, place_id: None, service_id: None, status: EmbeddingStatus::Pending };
+    Ok(ids.into_iter().map(saved).collect())
 }
 
 impl Subjects {

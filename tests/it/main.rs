@@ -3,6 +3,7 @@
 mod broker_conformance;
 mod broker_properties;
 mod calibration;
+mod chaos;
 mod contract;
 mod embedder;
 mod kill;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::{DIMENSIONS, MODEL, check_model, remember};
 use crate::config::sections::{DatabaseSettings, VectorIndexKind};
 use crate::db::pooled::Pooled;
+use crate::db::saver::Saver;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql};
 
@@ -26,12 +27,10 @@ const ADOPTED: i64 = 5_000;
 /// What every connection is told.
 ///
 /// Iterative scans, as a filter after a plain scan leaves fewer rows than were asked for: with 1 % of the rows
-/// let through, 0.4 of 10. Plans of their own for each query's values: a generic one scanned the whole table
-/// where the index took half a millisecond. And a process that is stopped in mid-transaction gives its locks
-/// back.
+/// let through, 0.4 of 10. And a process that is stopped in mid-transaction gives its locks back.
 const SESSION: &str = "SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = 100; \
     SET ivfflat.iterative_scan = relaxed_order; SET ivfflat.probes = 10; \
-    SET plan_cache_mode = force_custom_plan; SET idle_in_transaction_session_timeout = '60s'; \
+    SET idle_in_transaction_session_timeout = '60s'; \
     SET client_min_messages = warning";
 
 pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Db, DbError> {
@@ -48,7 +47,8 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     .await?;
     let enqueued = Arc::new(Notify::new());
     let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
-    let writes = Writes::SideBySide(Pooled::new(conn.clone(), enqueued.clone()));
+    let pooled = Pooled::new(conn.clone(), enqueued.clone());
+    let writes = Writes::SideBySide { saver: Saver::start(&pooled, &model), pooled };
     Ok(Db { read: conn, writes, index, model, enqueued, finishing: Arc::default(), _lock: None })
 }
 

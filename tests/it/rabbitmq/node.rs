@@ -1,66 +1,28 @@
 //! What happens to a whole node: a memory alarm, a crash. On a node of the test's own, as others would suffer.
 
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use mapx_embeddings::broker::{Broker, Delivery, Depths, PublishError};
 use mapx_embeddings::domain::priority::Priority;
-use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::{broker, publish_one, publish_patiently, to_lane, trouble_is};
 use crate::support::app::PATIENCE;
-
-/// `scripts/services` in a folder of its own.
-struct Node {
-    folder: TempDir,
-    url: String,
-}
-
-impl Node {
-    fn start() -> Self {
-        let mut node = Self { folder: tempfile::tempdir().expect("a temporary folder"), url: String::new() };
-        node.run(&["start", "rabbitmq"]);
-        let printed = node.run(&["env"]);
-        let line = printed.lines().find_map(|line| line.strip_prefix("MAPX_TEST_AMQP_URL="));
-        node.url = line.expect("the URL is printed").to_owned();
-        node
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.command(arguments).output().expect("scripts/services runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(status.success(), "scripts/services {arguments:?}: {}{}", text(&stdout), text(&stderr));
-        text(&stdout)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services"));
-        command.args(arguments).env("MAPX_SERVICES_DIR", self.folder.path().join("services"));
-        command
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.command(&["stop", "rabbitmq"]).output();
-    }
-}
+use crate::support::servers::Servers;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_alarms_or_crashes_hangs_nobody_and_loses_nothing() {
-    let node = tokio::task::spawn_blocking(Node::start).await.expect("a node");
-    let broker = broker(&node.url);
+    let node = Servers::start_rabbitmq().await;
+    let broker = broker(node.address("MAPX_TEST_AMQP_URL"));
     publish_patiently(broker.as_ref(), to_lane(Priority::High, "first")).await;
     an_alarm_is_told_and_hangs_nobody(&node, broker.as_ref()).await;
     a_crash_keeps_what_was_confirmed(&node, broker.as_ref()).await;
     broker.close().await;
 }
 
-async fn an_alarm_is_told_and_hangs_nobody(node: &Node, broker: &dyn Broker) {
+async fn an_alarm_is_told_and_hangs_nobody(node: &Servers, broker: &dyn Broker) {
     let mut consumer = broker.consume(10).await.expect("subscribed");
-    node.run(&["ctl", "set_vm_memory_high_watermark", "0"]);
+    node.run(&["ctl", "set_vm_memory_high_watermark", "0"]).await;
     // The server says so at the first publish; that one's fate is unknown, and it is not waited for.
     let started = Instant::now();
     let batch = broker.publish((0..200).map(|n| to_lane(Priority::High, n)).collect()).await;
@@ -80,7 +42,7 @@ async fn an_alarm_is_told_and_hangs_nobody(node: &Node, broker: &dyn Broker) {
     first.into_iter().for_each(Delivery::ack);
     broker.depths().await.expect("available");
 
-    node.run(&["ctl", "set_vm_memory_high_watermark", "0.4"]);
+    node.run(&["ctl", "set_vm_memory_high_watermark", "0.4"]).await;
     publish_patiently(broker, to_lane(Priority::High, "after")).await;
     trouble_is(broker, "well", |trouble| trouble.is_none()).await;
     // What the server had been sent may come now, once.
@@ -100,20 +62,20 @@ async fn drain(broker: &dyn Broker, consumer: &mut Box<dyn mapx_embeddings::brok
     }
 }
 
-async fn a_crash_keeps_what_was_confirmed(node: &Node, broker: &dyn Broker) {
+async fn a_crash_keeps_what_was_confirmed(node: &Servers, broker: &dyn Broker) {
     let mut confirmed = 0u64;
     for batch in 0..4 {
         let answers = broker.publish((0..500).map(|n| to_lane(Priority::Low, batch * 500 + n)).collect()).await;
         confirmed += answers.iter().filter(|answer| answer.is_ok()).count() as u64;
     }
     assert_eq!(confirmed, 2_000);
-    node.run(&["kill", "rabbitmq"]);
+    node.run(&["kill", "rabbitmq"]).await;
     let trouble = trouble_is(broker, "lost", |trouble| trouble.is_some()).await;
     assert!(trouble.is_some(), "{trouble:?}");
     let started = Instant::now();
     assert!(publish_one(broker, to_lane(Priority::Low, "in vain")).await.is_err());
     assert!(started.elapsed() < Duration::from_secs(1), "hung for {:?}", started.elapsed());
-    node.run(&["start", "rabbitmq"]);
+    node.run(&["start", "rabbitmq"]).await;
     trouble_is(broker, "well", |trouble| trouble.is_none()).await;
     let started = Instant::now();
     let depths = loop {

@@ -31,16 +31,24 @@ pub fn server(variable: &str) -> String {
 /// What outlives one app of a test and ends with the last.
 pub struct TestData {
     folder: TempDir,
-    /// On PostgreSQL.
-    database: Option<String>,
+    database: Option<PostgresDatabase>,
     /// On RabbitMQ.
     vhost: Option<Vhost>,
+}
+
+struct PostgresDatabase {
+    /// A URL of the server, of another database.
+    server: String,
+    name: String,
 }
 
 impl TestData {
     /// Empty; the stack is that of the environment.
     pub async fn new() -> Arc<Self> {
-        if full_stack() { Self::servers(Some(Vhost::new().await)).await } else { Self::sqlite() }
+        if !full_stack() {
+            return Self::sqlite();
+        }
+        Self::servers(&server("MAPX_TEST_POSTGRES_URL"), Some(Vhost::new().await)).await
     }
 
     pub fn sqlite() -> Arc<Self> {
@@ -48,15 +56,17 @@ impl TestData {
         Arc::new(Self { folder, database: None, vhost: None })
     }
 
-    pub async fn postgres() -> Arc<Self> {
-        Self::servers(None).await
+    /// On the PostgreSQL server that this URL of a database leads to, with the embedded broker.
+    pub async fn postgres_on(url: &str) -> Arc<Self> {
+        Self::servers(url, None).await
     }
 
-    async fn servers(vhost: Option<Vhost>) -> Arc<Self> {
+    async fn servers(url: &str, vhost: Option<Vhost>) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("mapx_test_{}", Uuid::new_v4().simple());
-        maintain(&format!("CREATE DATABASE {name}")).await;
-        Arc::new(Self { folder, database: Some(name), vhost })
+        maintain(url, &format!("CREATE DATABASE {name}")).await;
+        let database = Some(PostgresDatabase { server: url.to_owned(), name });
+        Arc::new(Self { folder, database, vhost })
     }
 
     pub fn path(&self) -> &Path {
@@ -69,7 +79,7 @@ impl TestData {
 
     pub fn url(&self) -> String {
         match &self.database {
-            Some(name) => of_database(name),
+            Some(database) => database.url(),
             None => format!("sqlite://{}", self.path().join("test.db").display()),
         }
     }
@@ -96,25 +106,26 @@ impl TestData {
 
 impl Drop for TestData {
     fn drop(&mut self) {
-        let Some(name) = self.database.take() else { return };
+        let Some(PostgresDatabase { server, name }) = self.database.take() else { return };
         // On a thread of its own: this one may be in a runtime, where nothing can be waited for.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(maintain(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            runtime.block_on(maintain(&server, &drop));
         });
         let _ = dropped.join();
     }
 }
 
-/// `postgres://…/NAME` on the test server.
-fn of_database(name: &str) -> String {
-    let url = server("MAPX_TEST_POSTGRES_URL");
-    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
-    format!("{server}/{name}")
+impl PostgresDatabase {
+    fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("a URL with a database");
+        format!("{server}/{}", self.name)
+    }
 }
 
-async fn maintain(statement: &str) {
-    let conn = Database::connect(server("MAPX_TEST_POSTGRES_URL")).await.expect("the test server answers");
+async fn maintain(server: &str, statement: &str) {
+    let conn = Database::connect(server).await.expect("the test server answers");
     conn.execute_unprepared(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     conn.close().await.expect("closes");
 }

@@ -1,0 +1,108 @@
+//! Saves that arrive together are written together, on PostgreSQL.
+//!
+//! A save alone costs a round trip and a disk sync, or some round trips more when it names a place; those that
+//! wait cost the same together. Nobody waits for others to come: whoever finds a saver free is saved at once.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::pooled::Pooled;
+use super::recommendations::{Saved, save_in, save_plain};
+use super::{DbError, ModelSpec};
+use crate::domain::priority::Priority;
+use crate::domain::recommendation::Draft;
+
+/// Transactions at once: while one waits for a row that an import has locked, the others go on.
+const SAVERS: usize = 4;
+/// Saves in one transaction.
+const GROUP: usize = 64;
+/// Saves that wait at most; further callers wait before they queue.
+const QUEUE: usize = 1024;
+
+struct Job {
+    draft: Draft,
+    reply: oneshot::Sender<Result<Saved, DbError>>,
+}
+
+/// Hands single saves to tasks that write them in groups; the tasks end with the last clone.
+#[derive(Clone)]
+pub(super) struct Saver(mpsc::Sender<Job>);
+
+impl Saver {
+    pub(super) fn start(pooled: &Pooled, model: &ModelSpec) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..SAVERS {
+            tokio::spawn(save_groups(pooled.clone(), model.clone(), jobs.clone()));
+        }
+        Self(queue)
+    }
+
+    /// The caller may go away: what was handed in is done all the same.
+    pub(super) async fn save(&self, draft: Draft) -> Result<Saved, DbError> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || DbError::Unavailable("the savers have ended".into());
+        self.0.send(Job { draft, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+async fn save_groups(pooled: Pooled, model: ModelSpec, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    loop {
+        let mut group = Vec::with_capacity(GROUP);
+        if jobs.lock().await.recv_many(&mut group, GROUP).await == 0 {
+            return;
+        }
+        let (plain, others): (Vec<Job>, Vec<Job>) = group.into_iter().partition(|job| is_plain(&job.draft));
+        tokio::join!(save_together(&pooled, &model, plain, true), save_together(&pooled, &model, others, false));
+    }
+}
+
+/// Such a draft needs one statement, the others a transaction.
+fn is_plain(draft: &Draft) -> bool {
+    draft.place.is_none() && draft.service.is_none() && draft.embedding.is_none()
+}
+
+/// One transaction for all; when the tables refuse it, one each, so that the guilty save fails alone.
+async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>, plain: bool) {
+    if group.is_empty() {
+        return;
+    }
+    let drafts: Vec<Draft> = group.iter().map(|job| job.draft.clone()).collect();
+    let outcome = save(pooled, model, drafts, plain).await;
+    match outcome {
+        Ok(saved) => group.into_iter().zip(saved).for_each(|(job, saved)| job.answer(Ok(saved))),
+        Err(DbError::Unavailable(reason)) => {
+            group.into_iter().for_each(|job| job.answer(Err(DbError::Unavailable(reason.clone()))));
+        }
+        Err(error) if group.len() == 1 => group.remove(0).answer(Err(error)),
+        Err(_) => {
+            for job in group {
+                let alone = save(pooled, model, vec![job.draft.clone()], plain).await;
+                job.answer(alone.and_then(only));
+            }
+        }
+    }
+}
+
+/// The answer about the only draft.
+pub(super) fn only(mut saved: Vec<Saved>) -> Result<Saved, DbError> {
+    saved.pop().ok_or_else(|| DbError::Unavailable("the save answered nothing".into()))
+}
+
+impl Job {
+    fn answer(self, outcome: Result<Saved, DbError>) {
+        // The caller may have gone away; its row is there.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+async fn save(pooled: &Pooled, model: &ModelSpec, drafts: Vec<Draft>, plain: bool) -> Result<Vec<Saved>, DbError> {
+    if plain {
+        return save_plain(pooled, &drafts).await;
+    }
+    let model = model.clone();
+    pooled.run(move |tx| save_in(tx, drafts.clone(), Priority::Normal, model.clone()).boxed()).await
+}
