@@ -4,5 +4,4 @@ pub mod app;
 pub mod broker;
 pub mod data;
 pub mod provider;
-pub mod services;
 pub mod stored;
