@@ -5,6 +5,7 @@ mod broker_properties;
 mod calibration;
 mod contract;
 mod embedder;
+mod healthcheck;
 mod kill;
 mod promises;
 mod services;
