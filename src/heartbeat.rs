@@ -94,7 +94,7 @@ fn differs(known: &Heartbeat, beat: &Heartbeat) -> bool {
 }
 
 /// This machine's name, as far as it can be known without a library.
-fn host() -> String {
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok());
     name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())

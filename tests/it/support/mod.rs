@@ -6,6 +6,5 @@ pub mod data;
 pub mod process;
 pub mod provider;
 pub mod servers;
-pub mod services;
 pub mod stored;
 pub mod witness;
