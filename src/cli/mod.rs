@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
-use crate::{db, embedder, http, shutdown, telemetry};
+use crate::{broker, db, embedder, http, shutdown, telemetry};
 
 /// Keeps the vector embeddings of recommendations fresh and finds them by meaning.
 ///
@@ -208,7 +208,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {error:#}");
-    let settings = error.is::<SettingsError>() || error.is::<embedder::BuildError>();
+    let settings = error.is::<SettingsError>()
+        || error.is::<embedder::BuildError>()
+        || error.is::<broker::rabbitmq::BuildError>();
     ExitCode::from(if settings { 2 } else { 1 })
 }
 

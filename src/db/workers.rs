@@ -18,7 +18,7 @@ pub struct Heartbeat {
     pub pid: i64,
     pub started_at: DateTime<Utc>,
     pub heartbeat_at: DateTime<Utc>,
-    /// Deliveries in its hands.
+    /// Deliveries that it works on.
     pub in_flight: i64,
     pub max_concurrent: i64,
     pub batch_size: i64,
@@ -30,14 +30,31 @@ pub struct Heartbeat {
     /// Why the broker or the provider can't be used at the moment.
     pub broker_error: Option<String>,
     pub provider_error: Option<String>,
-    /// When the newest task that was served in each lane had been published.
-    pub served_high: Option<DateTime<Utc>>,
-    pub served_normal: Option<DateTime<Utc>>,
-    pub served_low: Option<DateTime<Utc>>,
+    /// When the newest message that was ever delivered to it entered each lane.
+    pub newest_high: Option<DateTime<Utc>>,
+    pub newest_normal: Option<DateTime<Utc>>,
+    pub newest_low: Option<DateTime<Utc>>,
+    /// When the oldest message that it holds entered each lane; none when it holds none of the lane.
+    pub oldest_high: Option<DateTime<Utc>>,
+    pub oldest_normal: Option<DateTime<Utc>>,
+    pub oldest_low: Option<DateTime<Utc>>,
+}
+
+impl Heartbeat {
+    /// By [`crate::domain::priority::Priority::rank`].
+    pub fn newest(&self) -> [Option<DateTime<Utc>>; 3] {
+        [self.newest_high, self.newest_normal, self.newest_low]
+    }
+
+    /// By [`crate::domain::priority::Priority::rank`].
+    pub fn oldest(&self) -> [Option<DateTime<Utc>>; 3] {
+        [self.oldest_high, self.oldest_normal, self.oldest_low]
+    }
 }
 
 const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight, max_concurrent, batch_size, \
-    ready_total, failed_total, ready_per_second, broker_error, provider_error, served_high, served_normal, served_low";
+    ready_total, failed_total, ready_per_second, broker_error, provider_error, newest_high, \
+    newest_normal, newest_low, oldest_high, oldest_normal, oldest_low";
 
 impl Db {
     /// Writes this process's heartbeat and forgets processes that died a day ago.
@@ -48,9 +65,11 @@ impl Db {
              max_concurrent = excluded.max_concurrent, batch_size = excluded.batch_size, \
              ready_total = excluded.ready_total, failed_total = excluded.failed_total, \
              ready_per_second = excluded.ready_per_second, broker_error = excluded.broker_error, \
-             provider_error = excluded.provider_error, served_high = excluded.served_high, \
-             served_normal = excluded.served_normal, served_low = excluded.served_low",
-            sql::tuple(1, 17)
+             provider_error = excluded.provider_error, newest_high = excluded.newest_high, \
+             newest_normal = excluded.newest_normal, newest_low = excluded.newest_low, \
+             oldest_high = excluded.oldest_high, oldest_normal = excluded.oldest_normal, \
+             oldest_low = excluded.oldest_low",
+            sql::tuple(1, 20)
         );
         let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
         self.change(upsert, values(heartbeat)).await?;
@@ -86,7 +105,7 @@ async fn heard_of(conn: &DatabaseConnection) -> Result<Vec<Heartbeat>, DbError> 
     sql::all(conn, &select, [since.into()]).await
 }
 
-fn values(beat: Heartbeat) -> [Value; 17] {
+fn values(beat: Heartbeat) -> [Value; 20] {
     [
         beat.id.into(),
         beat.role.into(),
@@ -102,8 +121,11 @@ fn values(beat: Heartbeat) -> [Value; 17] {
         beat.ready_per_second.into(),
         beat.broker_error.into(),
         beat.provider_error.into(),
-        beat.served_high.into(),
-        beat.served_normal.into(),
-        beat.served_low.into(),
+        beat.newest_high.into(),
+        beat.newest_normal.into(),
+        beat.newest_low.into(),
+        beat.oldest_high.into(),
+        beat.oldest_normal.into(),
+        beat.oldest_low.into(),
     ]
 }

@@ -9,6 +9,7 @@ mod embedder;
 mod healthcheck;
 mod kill;
 mod promises;
+mod rabbitmq;
 mod services;
 mod smoke;
 mod support;

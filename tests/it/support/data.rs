@@ -12,6 +12,8 @@ use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::rabbit::Vhost;
+
 /// Whether the servers of production are used.
 pub fn full_stack() -> bool {
     match std::env::var("MAPX_TEST_STACK").as_deref() {
@@ -30,8 +32,8 @@ pub fn server(variable: &str) -> String {
 pub struct TestData {
     folder: TempDir,
     database: Option<PostgresDatabase>,
-    /// First part of the names of its queues.
-    prefix: String,
+    /// On RabbitMQ.
+    vhost: Option<Vhost>,
 }
 
 struct PostgresDatabase {
@@ -43,25 +45,33 @@ struct PostgresDatabase {
 impl TestData {
     /// Empty; the stack is that of the environment.
     pub async fn new() -> Arc<Self> {
-        if full_stack() { Self::postgres().await } else { Self::sqlite() }
+        if !full_stack() {
+            return Self::sqlite();
+        }
+        Self::servers(&server("MAPX_TEST_POSTGRES_URL"), Some(Vhost::new().await)).await
     }
 
     pub fn sqlite() -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Arc::new(Self { folder, database: None, prefix: "mapx".into() })
+        Arc::new(Self { folder, database: None, vhost: None })
     }
 
+    /// On the PostgreSQL server for tests, with the embedded broker.
     pub async fn postgres() -> Arc<Self> {
         Self::postgres_on(&server("MAPX_TEST_POSTGRES_URL")).await
     }
 
-    /// On the PostgreSQL server that this URL of a database leads to.
+    /// On the PostgreSQL server that this URL of a database leads to, with the embedded broker.
     pub async fn postgres_on(url: &str) -> Arc<Self> {
+        Self::servers(url, None).await
+    }
+
+    async fn servers(url: &str, vhost: Option<Vhost>) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("mapx_test_{}", Uuid::new_v4().simple());
         maintain(url, &format!("CREATE DATABASE {name}")).await;
-        let database = Some(PostgresDatabase { server: url.to_owned(), name: name.clone() });
-        Arc::new(Self { folder, prefix: name, database })
+        let database = Some(PostgresDatabase { server: url.to_owned(), name });
+        Arc::new(Self { folder, database, vhost })
     }
 
     pub fn path(&self) -> &Path {
@@ -70,10 +80,6 @@ impl TestData {
 
     pub fn is_postgres(&self) -> bool {
         self.database.is_some()
-    }
-
-    pub fn prefix(&self) -> &str {
-        &self.prefix
     }
 
     pub fn url(&self) -> String {
@@ -89,6 +95,9 @@ impl TestData {
         settings.server.bind = "127.0.0.1:0".parse().expect("an address");
         settings.database.url = ServerUrl::new(self.url());
         settings.database.max_connections = 8;
+        if let Some(vhost) = &self.vhost {
+            settings.broker.url = ServerUrl::new(vhost.url());
+        }
         settings.queue.retry_delay_ms = 50;
         settings.queue.poll_interval_ms = 50;
         settings

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod data;
 pub mod process;
 pub mod provider;
+pub mod rabbit;
 pub mod servers;
 pub mod stored;
 pub mod witness;

@@ -14,10 +14,18 @@ pub struct Servers {
 
 impl Servers {
     pub async fn start() -> Self {
+        Self::start_only(&["start"]).await
+    }
+
+    pub async fn start_rabbitmq() -> Self {
+        Self::start_only(&["start", "rabbitmq"]).await
+    }
+
+    async fn start_only(arguments: &[&str]) -> Self {
         // Not a private folder: PostgreSQL may run as another user than the test.
         let folder = std::env::temp_dir().join(format!("mapx-test-servers-{}", Uuid::new_v4().simple()));
         let mut servers = Self { folder, addresses: HashMap::new() };
-        servers.run(&["start"]).await;
+        servers.run(arguments).await;
         let env = servers.run(&["env"]).await;
         let pairs = env.lines().filter_map(|line| line.split_once('='));
         servers.addresses =
