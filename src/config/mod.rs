@@ -212,4 +212,10 @@ mod tests {
         let printed = load(&[]).unwrap().to_toml();
         assert_eq!(load_file(&printed).unwrap().to_toml(), printed);
     }
+    #[test]
+    fn the_settings_of_the_container_image_are_valid() {
+        let settings = load_file(include_str!("../../config/production.toml")).unwrap();
+        assert!(!settings.server.bind.ip().is_loopback());
+        settings.check_role(Role::All).unwrap();
+    }
 }

@@ -1,9 +1,10 @@
 //! What every process tells the others about itself, once a second.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 
-use super::{Db, DbError, sql};
+use super::{Db, DbError, connect, sql};
+use crate::config::sections::DatabaseSettings;
 
 /// A process that hasn't been heard of for this long is gone.
 pub const STALE_SECONDS: i64 = 10;
@@ -84,10 +85,24 @@ impl Db {
 
     /// The processes that were heard of lately.
     pub async fn workers(&self) -> Result<Vec<Heartbeat>, DbError> {
-        let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
-        let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
-        sql::all(self.read(), &select, [since.into()]).await
+        heard_of(self.read()).await
     }
+
+    /// As [`Db::workers`], for a look from outside at PostgreSQL: it waits for no server and changes no schema.
+    pub async fn workers_at(settings: &DatabaseSettings) -> Result<Vec<Heartbeat>, DbError> {
+        let conn = connect::postgres::glance(settings).await?;
+        // Before the first start there are none.
+        let there = sql::scalar::<bool>(&conn, "SELECT to_regclass('workers') IS NOT NULL", []).await?;
+        let workers = if there == Some(true) { heard_of(&conn).await? } else { Vec::new() };
+        conn.close().await?;
+        Ok(workers)
+    }
+}
+
+async fn heard_of(conn: &DatabaseConnection) -> Result<Vec<Heartbeat>, DbError> {
+    let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
+    let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
+    sql::all(conn, &select, [since.into()]).await
 }
 
 fn values(beat: Heartbeat) -> [Value; 20] {

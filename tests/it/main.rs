@@ -6,6 +6,7 @@ mod calibration;
 mod chaos;
 mod contract;
 mod embedder;
+mod healthcheck;
 mod kill;
 mod promises;
 mod rabbitmq;

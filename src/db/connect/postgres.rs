@@ -95,6 +95,13 @@ async fn connect(settings: &DatabaseSettings) -> Result<DatabaseConnection, DbEr
     connected.await
 }
 
+/// One connection, at once or not at all.
+pub(in crate::db) async fn glance(settings: &DatabaseSettings) -> Result<DatabaseConnection, DbError> {
+    let mut options = options(settings);
+    options.max_connections(1);
+    Database::connect(options).await.map_err(unreachable)
+}
+
 fn options(settings: &DatabaseSettings) -> ConnectOptions {
     let mut options = ConnectOptions::new(settings.url.expose().to_owned());
     let password = settings.password.clone();
@@ -139,9 +146,7 @@ async fn under_lock<T>(
     settings: &DatabaseSettings,
     change: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, DbError>,
 ) -> Result<T, DbError> {
-    let mut options = options(settings);
-    options.max_connections(1);
-    let conn = Database::connect(options).await.map_err(unreachable)?;
+    let conn = glance(settings).await?;
     let lock = "SELECT pg_try_advisory_lock($1)";
     while sql::scalar::<bool>(&conn, lock, [SCHEMA_LOCK.into()]).await? != Some(true) {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -56,6 +56,11 @@ impl TestData {
         Arc::new(Self { folder, database: None, vhost: None })
     }
 
+    /// On the PostgreSQL server for tests, with the embedded broker.
+    pub async fn postgres() -> Arc<Self> {
+        Self::postgres_on(&server("MAPX_TEST_POSTGRES_URL")).await
+    }
+
     /// On the PostgreSQL server that this URL of a database leads to, with the embedded broker.
     pub async fn postgres_on(url: &str) -> Arc<Self> {
         Self::servers(url, None).await

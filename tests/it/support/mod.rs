@@ -7,6 +7,5 @@ pub mod process;
 pub mod provider;
 pub mod rabbit;
 pub mod servers;
-pub mod services;
 pub mod stored;
 pub mod witness;
