@@ -7,6 +7,7 @@
 pub mod changes;
 mod combine;
 mod connect;
+pub mod counts;
 pub mod embeddings;
 mod entities;
 mod error;
@@ -35,6 +36,7 @@ use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 use tokio::sync::Notify;
 
 use combine::Combiner;
+use counts::Counter;
 use embeddings::Finished;
 pub use error::DbError;
 use pooled::{Pooled, Races};
@@ -60,6 +62,7 @@ pub struct Db {
     model: ModelSpec,
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
+    counter: Arc<Counter>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that it links once.
 
+mod backlog;
 mod broker_conformance;
 mod broker_properties;
 mod calibration;
