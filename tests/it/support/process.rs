@@ -55,7 +55,7 @@ impl Process {
         Self { child, base }
     }
 
-    fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
