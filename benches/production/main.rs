@@ -6,10 +6,19 @@ mod latency;
 mod saves;
 mod stack;
 
+/// All parts, or those that are named: `cargo bench --bench production -- drain`.
 #[tokio::main]
 async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    saves::run().await;
-    latency::run().await;
-    drain::run().await;
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+    if wanted("saves") {
+        saves::run().await;
+    }
+    if wanted("latency") {
+        latency::run().await;
+    }
+    if wanted("drain") {
+        drain::run().await;
+    }
 }

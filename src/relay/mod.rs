@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use chrono::{DateTime, Utc};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Depths, Durability, Message, Outgoing, Route, Unavailable};
@@ -25,6 +26,10 @@ use reconcile::Look;
 
 /// Tasks in one claim: hundreds, as singly confirmed messages are sixty times slower.
 const BATCH: u64 = 500;
+/// Batches of a lane before the others have their turn, and how many of them are under way at once: a batch
+/// waits for the broker's disk most of its time.
+const BATCHES: u32 = 6;
+const AT_ONCE: usize = 3;
 /// While the window is full, how soon to look again whether a worker has made room.
 const FULL_POLL: Duration = Duration::from_millis(20);
 /// Claims of dead relays are looked for this often.
@@ -38,6 +43,8 @@ enum RelayError {
     Db(#[from] DbError),
     #[error(transparent)]
     Broker(#[from] Unavailable),
+    #[error("a publication ended early: {0}")]
+    Ended(JoinError),
     #[error("the broker took none of {0} messages: {1}")]
     Refused(usize, String),
 }
@@ -99,11 +106,11 @@ impl Relay {
     }
 
     /// Relays until `shutdown`. Errors are waited out with back-off.
-    pub async fn run(&self, shutdown: CancellationToken) {
+    pub async fn run(self: &Arc<Self>, shutdown: CancellationToken) {
         tokio::join!(self.hand_over(&shutdown), self.record_deaths(&shutdown));
     }
 
-    async fn hand_over(&self, shutdown: &CancellationToken) {
+    async fn hand_over(self: &Arc<Self>, shutdown: &CancellationToken) {
         let mut delays = patience();
         let mut checked = Instant::now();
         let mut reconciled = Instant::now();
@@ -152,7 +159,7 @@ impl Relay {
         *trouble = text;
     }
 
-    async fn turn(&self, checked: &mut Instant, reconciled: &mut Instant) -> Result<Pass, RelayError> {
+    async fn turn(self: &Arc<Self>, checked: &mut Instant, reconciled: &mut Instant) -> Result<Pass, RelayError> {
         if checked.elapsed() >= CLAIM_CHECK {
             *checked = Instant::now();
             let released = self.db.release_expired_claims().await?;
@@ -167,8 +174,8 @@ impl Relay {
         self.pass().await
     }
 
-    /// One batch of each lane, the most urgent first, so that no lane waits for another's backlog.
-    async fn pass(&self) -> Result<Pass, RelayError> {
+    /// Some batches of each lane, the most urgent first, so that no lane waits for another's backlog.
+    async fn pass(self: &Arc<Self>) -> Result<Pass, RelayError> {
         let due = self.db.has_due().await?;
         if !due.contains(&true) {
             return Ok(Pass::Idle);
@@ -180,13 +187,48 @@ impl Relay {
             if !due[lane as usize] || room == 0 {
                 continue;
             }
-            let claim = self.db.claim(lane, BATCH.min(room)).await?;
-            if !claim.tasks.is_empty() {
-                self.publish(lane, claim).await?;
+            if self.publish_lane(lane, room).await? {
                 pass = Pass::Published;
             }
         }
         Ok(pass)
+    }
+
+    /// Up to [`BATCHES`] batches of a lane, within `room`; while one waits for its confirms, the next ones are
+    /// claimed and sent. Returns whether there were any.
+    async fn publish_lane(self: &Arc<Self>, lane: Priority, mut room: u64) -> Result<bool, RelayError> {
+        let (mut under_way, mut published) = (JoinSet::new(), false);
+        let mut claimed = Ok(());
+        for _ in 0..BATCHES {
+            let limit = BATCH.min(room);
+            let claim = match self.db.claim(lane, limit).await {
+                Ok(claim) if claim.tasks.is_empty() => break,
+                Ok(claim) => claim,
+                Err(error) => {
+                    claimed = Err(error.into());
+                    break;
+                }
+            };
+            let taken = claim.tasks.len() as u64;
+            published = true;
+            room -= taken;
+            let this = self.clone();
+            under_way.spawn(async move { this.publish(lane, claim).await });
+            if under_way.len() >= AT_ONCE
+                && let Some(ended) = under_way.join_next().await
+            {
+                claimed = settled(ended);
+            }
+            if taken < limit || room == 0 || claimed.is_err() {
+                break;
+            }
+        }
+        // All that is under way ends before an error is told: what is given up half-way would stay claimed until
+        // it expires.
+        while let Some(ended) = under_way.join_next().await {
+            claimed = claimed.and(settled(ended));
+        }
+        claimed.map(|()| published)
     }
 
     async fn publish(&self, lane: Priority, claim: Claim) -> Result<(), RelayError> {
@@ -211,6 +253,11 @@ impl Relay {
         self.db.confirm(claim, refused).await?;
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// How a publication ended; one that panicked has confirmed nothing, and its claim expires.
+fn settled(ended: Result<Result<(), RelayError>, JoinError>) -> Result<(), RelayError> {
+    ended.unwrap_or_else(|end| Err(RelayError::Ended(end)))
 }
 
 fn patience() -> ExponentialBackoff {
