@@ -7,6 +7,7 @@ mod contract;
 mod embedder;
 mod kill;
 mod promises;
+mod search_conformance;
 mod services;
 mod smoke;
 mod support;
