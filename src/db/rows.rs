@@ -62,7 +62,7 @@ pub(super) async fn find(tx: &Tx<'_>, id: i64) -> Result<Option<Row>, DbError> {
         "SELECT CAST(id AS BIGINT) AS id, user_id, content_type, title, description, content_data, \
          {labels} AS labels, metadata, rating, coalesce(visibility, 'friends') AS visibility, \
          CAST(place_id AS BIGINT) AS place_id, CAST(service_id AS BIGINT) AS service_id, content_version, \
-         embedded_version FROM recommendations WHERE id = $1{lock}"
+         embedded_version FROM recommendations WHERE id = $1 AND deleted_at IS NULL{lock}"
     );
     sql::one(tx.conn(), &select, [id.into()]).await
 }

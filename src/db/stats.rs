@@ -50,7 +50,8 @@ impl Db {
 
     /// Recommendations in all, and those that still have no vector of their text.
     pub async fn coverage(&self) -> Result<(u64, u64), DbError> {
-        let all: Option<i64> = sql::scalar(self.read(), "SELECT count(*) FROM recommendations", []).await?;
+        let all: Option<i64> =
+            sql::scalar(self.read(), "SELECT count(*) FROM recommendations WHERE deleted_at IS NULL", []).await?;
         let open = "SELECT count(*) FROM embedding_tasks WHERE target = 'current'";
         let open: Option<i64> = sql::scalar(self.read(), open, []).await?;
         Ok((all.unwrap_or(0).max(0) as u64, open.unwrap_or(0).max(0) as u64))

