@@ -66,16 +66,37 @@ async fn a_search_by_meaning_scans_the_index() {
     eventually("four scans of the index", async || (scans(&data).await >= before + 4).then_some(())).await;
 }
 
+/// With the index used where the planner, for so few rows, would do without it.
+async fn through_the_index(data: &Arc<TestData>, dimensions: usize) -> Shelf {
+    let mut settings = data.settings().database;
+    settings.url = ServerUrl::new(format!("{}?options=-c%20enable_seqscan%3Doff", data.url()));
+    let model = ModelSpec { id: "model-a".into(), dimensions };
+    let db = Db::open(&settings, model).await.expect("the database opens");
+    Shelf { db, data: data.clone() }
+}
+
+/// One row in a hundred is public, and none of those is near: a plain scan of the index, which looks at the
+/// nearest only, would find none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_over_the_index_still_gives_k_of_k() {
+    let data = TestData::postgres().await;
+    let shelf = through_the_index(&data, DIMENSIONS).await;
+    let row = |n: usize| match n % 100 {
+        7 => near("a row", 0.1 + n as f32 / 20_000.0),
+        _ => for_friends(near("a row", 0.4 + n as f32 / 10_000.0)),
+    };
+    let all = shelf.save_all((0..5_000).map(row).collect()).await;
+    let public: Vec<i64> = all.into_iter().skip(7).step_by(100).rev().collect();
+    let before = scans(&data).await;
+    assert_eq!(ids(&shelf.by_meaning(0.0, anyone(20)).await), public[..20]);
+    eventually("a scan of the index", async || (scans(&data).await > before).then_some(())).await;
+}
+
 /// Of 3,072 dimensions, the index holds half the precision; what is shown has all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vectors_of_3072_dimensions_are_found_through_an_index_of_half_precision() {
     let data = TestData::postgres().await;
-    let mut settings = data.settings().database;
-    // So few rows are read faster without it.
-    settings.url = ServerUrl::new(format!("{}?options=-c%20enable_seqscan%3Doff", data.url()));
-    let model = ModelSpec { id: "model-a".into(), dimensions: 3_072 };
-    let db = Db::open(&settings, model).await.expect("the database opens");
-    let shelf = Shelf { db, data: data.clone() };
+    let shelf = through_the_index(&data, 3_072).await;
     let vectors: Vec<Embedding> = (0..300).map(|n| scattered(n, 3_072)).collect();
     shelf.save_all(vectors.iter().map(|v| Draft { embedding: Some(v.clone()), ..text("a row") }).collect()).await;
     let before = scans(&data).await;
