@@ -35,6 +35,7 @@ use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 use tokio::sync::Notify;
 
 use combine::Combiner;
+pub use connect::Migrated;
 use embeddings::Finished;
 pub use error::DbError;
 use pooled::{Pooled, Races};
@@ -146,6 +147,11 @@ impl Db {
 
     fn is_postgres(&self) -> bool {
         sql::is_postgres(&self.read)
+    }
+
+    /// Which back end it is, for people.
+    pub fn kind(&self) -> &'static str {
+        if self.is_postgres() { "postgres" } else { "sqlite" }
     }
 
     pub fn model(&self) -> &ModelSpec {

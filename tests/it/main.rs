@@ -6,6 +6,7 @@ mod calibration;
 mod contract;
 mod embedder;
 mod kill;
+mod postgres_trouble;
 mod promises;
 mod search_conformance;
 mod services;

@@ -88,8 +88,9 @@ async fn the_health_checks_say_what_is_there() {
     let live = list(&app, "/health/live", None).await;
     assert_eq!(live, json!({ "status": "live", "version": env!("CARGO_PKG_VERSION") }));
     let part = |kind| json!({ "kind": kind, "ok": true, "error": null });
+    let database = if app.data().is_postgres() { "postgres" } else { "sqlite" };
     let expected = json!({
-        "status": "ready", "database": part("sqlite"), "broker": part("embedded"), "provider": part("local"),
+        "status": "ready", "database": part(database), "broker": part("embedded"), "provider": part("local"),
     });
     assert_eq!(list(&app, "/health/ready", None).await, expected);
     app.stop().await;
