@@ -3,6 +3,17 @@
 -- columns that are missing, each nullable or with a constant default, so that no table is rewritten. The
 -- extension `vector` is there already: the program sees to it first, to say what to do when it can't.
 
+-- What the vectors in this database were made with, and what was found in it.
+CREATE TABLE IF NOT EXISTS service_state (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+-- Where another program keeps what it deletes and marks it, so does this one.
+INSERT INTO service_state (key, value)
+    SELECT 'recommendations.deleted', 'marked' FROM pg_attribute
+    WHERE attrelid = to_regclass('recommendations') AND attname = 'deleted_at' AND NOT attisdropped
+    ON CONFLICT (key) DO NOTHING;
+
 CREATE TABLE IF NOT EXISTS users (
     id           UUID PRIMARY KEY,
     display_name TEXT,
@@ -152,12 +163,6 @@ CREATE TABLE IF NOT EXISTS workers (
     served_high      TIMESTAMPTZ,
     served_normal    TIMESTAMPTZ,
     served_low       TIMESTAMPTZ
-);
-
--- What the vectors in this database were made with.
-CREATE TABLE IF NOT EXISTS service_state (
-    key   TEXT PRIMARY KEY,
-    value TEXT NOT NULL
 );
 
 -- The keyword index, in a table of its own: an edit doesn't touch the vector's index, and a table that was

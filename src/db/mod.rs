@@ -59,6 +59,8 @@ pub struct Db {
     writes: Writes,
     index: Arc<dyn VectorIndex>,
     model: ModelSpec,
+    /// Whether a deleted row stays and is marked, as another program does it in its tables.
+    marks_deleted: bool,
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
     // Held for as long as any clone lives: one process a SQLite file.

@@ -202,6 +202,13 @@ impl Row {
     }
 }
 
+/// Nobody sees the row any more, and it isn't embedded.
+pub(super) async fn mark_deleted(tx: &Tx<'_>, id: i64) -> Result<(), DbError> {
+    let mark = "UPDATE recommendations SET deleted_at = $2 WHERE id = $1";
+    sql::execute(tx.conn(), mark, [id.into(), sql::now().into()]).await?;
+    tasks::forget(tx, id).await
+}
+
 /// Removes the row, and by its foreign keys its task.
 pub(super) async fn delete(tx: &Tx<'_>, id: i64) -> Result<(), DbError> {
     sql::execute(tx.conn(), "DELETE FROM recommendations WHERE id = $1", [id.into()]).await?;

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that it links once.
 
+mod adoption;
 mod broker_conformance;
 mod broker_properties;
 mod calibration;

@@ -111,6 +111,11 @@ pub(super) async fn refuse_other_dimensions(conn: &DatabaseConnection, model: &M
     )))
 }
 
+/// Whether the program that made the tables keeps what it deletes; the first step of the schema has noted it.
+pub(super) async fn marks_deleted(conn: &DatabaseConnection) -> Result<bool, DbError> {
+    Ok(recorded(conn, "recommendations.deleted").await?.as_deref() == Some("marked"))
+}
+
 /// Key of `service_state`: the dimension that we gave the column.
 pub(super) const COLUMN: &str = "embedding.column";
 

@@ -31,11 +31,12 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         index(conn, &model, settings.vector_index).await
     })
     .await?;
+    let marks_deleted = adopt::marks_deleted(&conn).await?;
     let enqueued = Arc::new(Notify::new());
     let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
     let pooled = Pooled::new(conn.clone(), enqueued.clone());
     let writes = Writes::SideBySide { saver: Saver::start(&pooled, &model), pooled };
-    Ok(Db { read: conn, writes, index, model, enqueued, finishing: Arc::default(), _lock: None })
+    Ok(Db { read: conn, writes, index, model, marks_deleted, enqueued, finishing: Arc::default(), _lock: None })
 }
 
 pub(super) async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<Migrated, DbError> {

@@ -153,7 +153,8 @@ async fn a_word_of_every_row_is_ranked_within_bounds() {
     let data = TestData::postgres().await;
     let shelf = Shelf::of(data.clone(), "model-a", DIMENSIONS).await;
     let filler = "with a harbour, a library and two markets beside the river ".repeat(3);
-    let row = |n: usize| text(&format!("common {} {filler}", if n % 1_000 == 0 { "rare" } else { "other" }));
+    let row =
+        |n: usize| text(&format!("common {} {filler}", if n.is_multiple_of(1_000) { "rare" } else { "other" }));
     shelf.save_all((0..ROWS).map(row).collect()).await;
     shelf.execute("ANALYZE recommendations; ANALYZE recommendation_words").await;
     let mut medians = Vec::new();
