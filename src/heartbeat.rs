@@ -22,6 +22,7 @@ const RENEW: Duration = Duration::from_secs(3);
 pub struct Reporter {
     db: Db,
     tally: Arc<Tally>,
+    worker: Arc<Worker>,
     relay: Arc<Relay>,
     role: Role,
     id: String,
@@ -32,7 +33,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(db: Db, worker: &Worker, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
+    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
         Self {
             db,
             tally: worker.tally(),
@@ -43,6 +44,7 @@ impl Reporter {
             started_at: Utc::now(),
             max_concurrent: settings.queue.max_concurrent,
             batch_size: worker.batch_size(),
+            worker,
         }
     }
 
@@ -66,7 +68,9 @@ impl Reporter {
     }
 
     fn beat(&self) -> Heartbeat {
-        let [served_high, served_normal, served_low] = self.tally.served();
+        let in_hand = self.worker.in_hand();
+        let [newest_high, newest_normal, newest_low] = in_hand.map(|lane| lane.newest);
+        let [oldest_high, oldest_normal, oldest_low] = in_hand.map(|lane| lane.oldest);
         Heartbeat {
             id: self.id.clone(),
             role: self.role.as_str().to_owned(),
@@ -82,9 +86,12 @@ impl Reporter {
             ready_per_second: self.tally.ready_per_second(),
             broker_error: self.relay.trouble(),
             provider_error: self.tally.provider_error(),
-            served_high,
-            served_normal,
-            served_low,
+            newest_high,
+            newest_normal,
+            newest_low,
+            oldest_high,
+            oldest_normal,
+            oldest_low,
         }
     }
 }
@@ -94,7 +101,7 @@ fn differs(known: &Heartbeat, beat: &Heartbeat) -> bool {
 }
 
 /// This machine's name, as far as it can be known without a library.
-fn host() -> String {
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok());
     name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())

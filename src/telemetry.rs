@@ -9,8 +9,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::sections::{LogFormat, LogSettings};
 
-/// Libraries whose information is noise at our levels.
-const QUIET: &str = "sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,reqwest=warn,model2vec_rs=warn";
+/// Libraries whose information is noise at our levels. lapin logs every failed attempt, and returned messages
+/// with their bodies; what matters of it, the broker's room says once.
+const QUIET: &str =
+    "sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,reqwest=warn,model2vec_rs=warn,lapin=off";
 
 /// Starts logging, once a process; a second call changes nothing.
 pub fn init(settings: &LogSettings) {

@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("heartbeat", "config db relay worker"),
     // The only composition root.
     ("app", "domain config shutdown telemetry db broker embedder search http relay worker heartbeat"),
-    ("cli", "config shutdown telemetry db embedder http app"),
+    ("cli", "config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
     ("main", "cli"),
 ];

@@ -13,7 +13,7 @@ use crate::stack::{Data, median, rate};
 const CLIENTS: usize = 16;
 const SPAN: Duration = Duration::from_secs(3);
 
-fn draft(client: usize, turn: usize, place: bool) -> Draft {
+pub fn draft(client: usize, turn: usize, place: bool) -> Draft {
     let at = PlaceDraft {
         google_place_id: Some(format!("bench-{client}-{turn}")),
         name: Some(format!("The corner café {turn}")),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mapx_embeddings::config::Settings;
 use mapx_embeddings::config::secret::ServerUrl;
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectionTrait, Database};
 
 /// The address of a test server.
 pub fn server(variable: &str) -> String {
@@ -40,10 +40,6 @@ impl Data {
         let mut settings = Settings::load(None, []).expect("the defaults are valid");
         settings.database.url = ServerUrl::new(self.url());
         settings
-    }
-
-    pub async fn connect(&self) -> DatabaseConnection {
-        Database::connect(self.url()).await.expect("the database opens")
     }
 
     pub async fn end(self) {

@@ -114,7 +114,11 @@ await_rabbitmq() {
     came_up rabbitmq rabbitmq_answers "$rabbit/log/console.log" "$rabbit/log/$node.log"
 }
 
+# A node that is still booting passes a signal over.
 stop_rabbitmq() {
+    if alive rabbitmq && ! amqp_answers; then
+        kill_family "$pid"
+    fi
     finish rabbitmq TERM
     finish epmd TERM
 }

@@ -5,6 +5,8 @@
 //! comes back unless it was acked.
 
 pub mod embedded;
+mod in_hand;
+pub mod rabbitmq;
 pub mod topology;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::domain::priority::Priority;
+pub use in_hand::InHand;
 
 /// What travels: RabbitMQ's properties and headers, and the body.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,19 +66,18 @@ pub struct Unavailable(pub String);
 pub struct Depths {
     /// Ready in each lane, by [`Priority::rank`]; without those in a consumer's hands.
     pub ready: [u64; 3],
-    /// Delivered and not yet acked, by lane, as far as this process knows.
+    /// Delivered to this process and not yet acked, by lane. What other processes hold is not known here.
     pub unacked: [u64; 3],
     /// In the retry rungs.
     pub retrying: u64,
     pub dead: u64,
 }
 
-/// A message that was given up, by a worker or by the broker itself (delivery limit).
+/// How a message ended in the dead letters, by a worker's verdict or by the broker's own (delivery limit).
 #[derive(Clone, Debug, PartialEq)]
-pub struct DeadLetter {
-    pub message: Message,
-    pub lane: Priority,
+pub struct Death {
     pub reason: String,
+    /// To the second.
     pub at: DateTime<Utc>,
 }
 
@@ -94,14 +96,24 @@ pub trait Broker: Send + Sync + 'static {
     /// responsible for it.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>>;
 
-    /// Subscribes to all three lanes with at most `prefetch` unacked deliveries in total a consumer, and
-    /// at least one.
+    /// Subscribes to all three lanes. At most `prefetch` deliveries, and at least one, are in the caller's
+    /// hands at once; a broker behind a network may have as many of each lane sent ahead.
     async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
+
+    /// Subscribes to the notices of dead letters: one for each message that became one, whoever gave it up.
+    /// An ack forgets the notice; the dead letter itself stays where it is, for a person.
+    async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
 
     async fn depths(&self) -> Result<Depths, Unavailable>;
 
-    /// The newest dead letters, newest first, without taking them away.
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Unavailable>;
+    /// What this process holds of each lane, by [`Priority::rank`].
+    fn in_hand(&self) -> [InHand; 3];
+
+    /// Why the broker can't be used at the moment, as far as this process knows without asking.
+    fn trouble(&self) -> Option<String>;
+
+    /// Ends everything in good order; after it, nothing can be asked any more.
+    async fn close(&self);
 
     fn durability(&self) -> Durability;
 }
@@ -120,12 +132,18 @@ pub struct Delivery {
     pub lane: Priority,
     /// True when it has been delivered before.
     pub redelivered: bool,
+    /// Set on the notice of a dead letter, and on one that a person has moved back to a lane.
+    pub death: Option<Death>,
     receipt: Box<dyn Receipt>,
 }
 
 impl Delivery {
     pub fn new(message: Message, lane: Priority, redelivered: bool, receipt: Box<dyn Receipt>) -> Self {
-        Self { message, lane, redelivered, receipt }
+        Self { message, lane, redelivered, death: None, receipt }
+    }
+
+    pub fn with_death(self, death: Option<Death>) -> Self {
+        Self { death, ..self }
     }
 
     /// Done with it: the broker forgets it. Fire and forget, as a lost ack only means a second delivery.

@@ -18,6 +18,9 @@ pub const DELIVERY_LIMIT_REASON: &str = "delivery_limit";
 /// The rung when the back-off has none: an outage parks tasks even where failures are never retried.
 const ONLY_RUNG: Duration = Duration::from_secs(5);
 
+/// Notices that wait at most. When nobody takes them, they must not fill the disk nor hold up the dead letters.
+const KEPT_NOTICES: i64 = 100_000;
+
 /// RabbitMQ takes an `x-message-ttl` below 2³² ms (49 days).
 const LONGEST_TTL_MS: u128 = u32::MAX as u128;
 
@@ -73,6 +76,7 @@ pub struct Topology {
     /// Shortest first, at least one.
     rungs: Vec<Rung>,
     dead: String,
+    unrecorded: String,
 }
 
 impl Topology {
@@ -88,6 +92,7 @@ impl Topology {
             lanes: Priority::ALL.map(|lane| format!("{prefix}.tasks.{lane}")),
             rungs: delays.into_iter().map(rung).collect(),
             dead: format!("{prefix}.dead"),
+            unrecorded: format!("{prefix}.dead.unrecorded"),
         }
     }
 
@@ -104,6 +109,13 @@ impl Topology {
     /// The queue of the dead letters.
     pub fn dead_queue(&self) -> &str {
         &self.dead
+    }
+
+    /// The queue with a copy of each dead letter until the ledger has it: what the broker itself gives up is
+    /// learnt from here, while the queue of the dead letters is never touched. Looking into that one would
+    /// mean to take them and put them back.
+    pub fn notice_queue(&self) -> &str {
+        &self.unrecorded
     }
 
     /// `delay` rounded up to a rung; beyond the last rung, the last.
@@ -132,7 +144,7 @@ impl Topology {
     pub fn queues(&self) -> Vec<Queue> {
         let lanes = self.lanes.iter().map(|name| self.lane(name));
         let rungs = self.rungs.iter().map(|rung| self.retry(rung));
-        lanes.chain(rungs).chain([self.dead_letters()]).collect()
+        lanes.chain(rungs).chain([self.dead_letters(), self.notices()]).collect()
     }
 
     pub fn bindings(&self) -> Vec<Binding> {
@@ -141,9 +153,14 @@ impl Topology {
             queue: self.lane_queue(lane).to_owned(),
             routing_key: lane.name(),
         });
-        let fanouts = self.rungs.iter().map(|rung| &rung.name).chain([&self.dead]);
-        let fanouts = fanouts.map(|name| Binding { exchange: name.clone(), queue: name.clone(), routing_key: "" });
-        lanes.chain(fanouts).collect()
+        let fanout = |exchange: &String, queue: &String| Binding {
+            exchange: exchange.clone(),
+            queue: queue.clone(),
+            routing_key: "",
+        };
+        let rungs = self.rungs.iter().map(|rung| fanout(&rung.name, &rung.name));
+        let dead = [&self.dead, &self.unrecorded].map(|queue| fanout(&self.dead, queue));
+        lanes.chain(rungs).chain(dead).collect()
     }
 
     fn rung(&self, delay: Duration) -> Option<&Rung> {
@@ -173,11 +190,20 @@ impl Topology {
     }
 
     fn dead_letters(&self) -> Queue {
-        // Looking at the dead letters takes them and puts them back, and RabbitMQ 4 gives a queue that says
-        // nothing a limit of 20 of its own. Its "none", −1, is refused by 3.x.
-        let unlimited = ("x-delivery-limit", Argument::Number(i64::from(i32::MAX)));
-        Queue { name: self.dead.clone(), arguments: vec![quorum(), unlimited] }
+        Queue { name: self.dead.clone(), arguments: vec![quorum(), unlimited_returns()] }
     }
+
+    fn notices(&self) -> Queue {
+        // Without an overflow of its own it drops the oldest; to refuse would refuse the dead letter, too.
+        let longest = ("x-max-length", Argument::Number(KEPT_NOTICES));
+        Queue { name: self.unrecorded.clone(), arguments: vec![quorum(), unlimited_returns(), longest] }
+    }
+}
+
+/// RabbitMQ 4 gives a queue that says nothing a limit of 20, which a person who looks at the dead letters, or
+/// a database that is away, would use up. Its "none", −1, is refused by 3.x.
+fn unlimited_returns() -> (&'static str, Argument) {
+    ("x-delivery-limit", Argument::Number(i64::from(i32::MAX)))
 }
 
 /// Replicated, and synced to disk before it confirms: classic queues confirm first.
@@ -247,6 +273,7 @@ mod tests {
             retry(10_000),
             retry(15_000),
             "mapx.dead x-queue-type=quorum x-delivery-limit=2147483647".to_owned(),
+            "mapx.dead.unrecorded x-queue-type=quorum x-delivery-limit=2147483647 x-max-length=100000".to_owned(),
         ];
         assert_eq!(queue_lines(&five_ten_fifteen()), expected);
     }
@@ -276,6 +303,7 @@ mod tests {
             ("mapx.retry.10000", "", "mapx.retry.10000"),
             ("mapx.retry.15000", "", "mapx.retry.15000"),
             ("mapx.dead", "", "mapx.dead"),
+            ("mapx.dead", "", "mapx.dead.unrecorded"),
         ];
         assert_eq!(bindings, expected);
     }

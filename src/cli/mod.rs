@@ -2,6 +2,7 @@
 
 mod client;
 mod demo;
+mod healthcheck;
 mod import;
 mod out;
 mod search;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
-use crate::{db, embedder, http, shutdown, telemetry};
+use crate::{broker, db, embedder, http, shutdown, telemetry};
 
 /// Keeps the vector embeddings of recommendations fresh and finds them by meaning.
 ///
@@ -60,7 +61,7 @@ enum Command {
     Status(StatusArgs),
     /// Print the settings in force, secrets hidden
     Config(ConfigArgs),
-    /// Ask a running service whether it is ready; exit code 0 if it is, for supervisors and containers
+    /// Ask a running service or worker whether it is ready; exit code 0 if it is, for supervisors and containers
     Healthcheck(HealthcheckArgs),
     /// See everything work: import the sample, embed it, search it, then serve
     Demo(DemoArgs),
@@ -157,7 +158,11 @@ struct ConfigArgs {
 #[derive(Debug, Args)]
 struct HealthcheckArgs {
     /// The service's address, such as http://127.0.0.1:3000
-    url: String,
+    #[arg(required_unless_present = "worker")]
+    url: Option<String>,
+    /// Ask for the worker on this host, which has no address: it tells the database every few seconds how it is
+    #[arg(long, conflicts_with = "url")]
+    worker: bool,
     /// Seconds to wait for the answer
     #[arg(long, default_value_t = 5)]
     timeout: u64,
@@ -186,7 +191,7 @@ impl Cli {
             Command::Search(args) => search::run(quiet(settings), args).await,
             Command::Status(args) => status::run(settings, args).await,
             Command::Config(args) => print_settings(&settings, &args),
-            Command::Healthcheck(args) => status::healthcheck(args).await,
+            Command::Healthcheck(args) => healthcheck::run(settings, args).await,
             Command::Demo(args) => demo::run(quiet(settings), args).await,
             Command::Openapi => {
                 out::line(http::openapi().to_pretty_json()?)?;
@@ -204,7 +209,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     eprintln!("error: {error:#}");
     let database = matches!(error.downcast_ref(), Some(db::DbError::Incompatible(_)));
-    let settings = database || error.is::<SettingsError>() || error.is::<embedder::BuildError>();
+    let settings = database
+        || error.is::<SettingsError>()
+        || error.is::<embedder::BuildError>()
+        || error.is::<broker::rabbitmq::BuildError>();
     ExitCode::from(if settings { 2 } else { 1 })
 }
 

@@ -1,4 +1,4 @@
-//! `status` and `healthcheck`.
+//! `status`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::StatusArgs;
 use super::client::Client;
 use super::out;
-use super::{HealthcheckArgs, StatusArgs};
 use crate::config::Settings;
 use crate::shutdown;
 
@@ -40,14 +40,6 @@ pub async fn run(settings: Settings, args: StatusArgs) -> anyhow::Result<ExitCod
         bar.abandon();
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub async fn healthcheck(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.url)?;
-    let (status, answer) = client.probe("/health/ready", Duration::from_secs(args.timeout)).await?;
-    let message = answer["message"].as_str().unwrap_or("no message");
-    out::line(format_args!("{}: {message} (status {status})", client.base()))?;
-    Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn watch_bar() -> ProgressBar {

@@ -3,6 +3,7 @@
 //! `config/default.toml` is both the documentation and the list of the keys that exist: a key that isn't
 //! in it stops the boot.
 
+pub mod broker;
 pub mod embedder;
 mod layers;
 pub mod secret;
@@ -13,10 +14,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use broker::BrokerSettings;
 use embedder::EmbedderSettings;
-use sections::{
-    AuthSettings, BrokerSettings, DatabaseSettings, LogSettings, QueueSettings, SearchSettings, ServerSettings,
-};
+use sections::{AuthSettings, DatabaseSettings, LogSettings, QueueSettings, SearchSettings, ServerSettings};
 
 /// The annotated defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -180,8 +180,18 @@ mod tests {
             assert!(error.contains(key), "{name}={value}: {error}");
         }
         assert!(load(&[("MAPX__SERVER__BIND", "0.0.0.0:80"), ("MAPX__AUTH__ALLOW_INSECURE", "true")]).is_ok());
-        let error = load(&[]).unwrap().check_role(Role::Worker).unwrap_err().to_string();
-        assert!(error.contains("broker.url"), "{error}");
+    }
+
+    #[test]
+    fn roles_apart_need_a_broker_and_a_database_that_both_reach() {
+        let rabbit = ("MAPX__BROKER__URL", "amqp://broker");
+        for role in [Role::Serve, Role::Worker] {
+            let error = load(&[]).unwrap().check_role(role).unwrap_err().to_string();
+            assert!(error.contains("broker.url") && error.contains(role.as_str()), "{error}");
+            let error = load(&[rabbit]).unwrap().check_role(role).unwrap_err().to_string();
+            assert!(error.contains("database.url") && error.contains(role.as_str()), "{error}");
+        }
+        load(&[rabbit]).unwrap().check_role(Role::All).unwrap();
     }
 
     #[test]
@@ -190,6 +200,9 @@ mod tests {
         assert_eq!(settings.embedder.api_key.expose(), "sk-hidden");
         assert!(!settings.to_toml().contains("sk-hidden"));
         assert!(!format!("{settings:?}").contains("sk-hidden"));
+        let broker = [("MAPX__BROKER__URL", "amqp://u:hidden@broker"), ("MAPX__BROKER__PASSWORD", "hidden, too")];
+        let settings = load(&broker).unwrap();
+        assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hidden"));
         let own = load(&[("OPENAI_API_KEY", "a"), ("MAPX__EMBEDDER__API_KEY", "007")]).unwrap();
         assert_eq!(own.embedder.api_key.expose(), "007");
     }
@@ -198,5 +211,11 @@ mod tests {
     fn what_is_printed_can_be_read_again() {
         let printed = load(&[]).unwrap().to_toml();
         assert_eq!(load_file(&printed).unwrap().to_toml(), printed);
+    }
+    #[test]
+    fn the_settings_of_the_container_image_are_valid() {
+        let settings = load_file(include_str!("../../config/production.toml")).unwrap();
+        assert!(!settings.server.bind.ip().is_loopback());
+        settings.check_role(Role::All).unwrap();
     }
 }

@@ -52,14 +52,6 @@ pub enum VectorIndexKind {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BrokerSettings {
-    pub url: String,
-    pub prefix: String,
-    pub window: u64,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     pub max_concurrent: usize,
     pub batch_size: usize,

@@ -38,8 +38,8 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     if !database.is_postgres() && !database.url.expose().starts_with("sqlite:") {
         refuse("database.url", "must be sqlite://PATH or postgres://USER@HOST/DATABASE")?;
     }
-    if broker.url != "embedded" {
-        refuse("broker.url", "this version has the broker \"embedded\" only")?;
+    if let Err(problem) = broker.server() {
+        refuse("broker.url", problem)?;
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     if broker.prefix.is_empty() || broker.prefix.len() > 64 || !broker.prefix.chars().all(legal) {
@@ -91,10 +91,20 @@ fn exposure(settings: &Settings) -> Result<(), SettingsError> {
 
 /// What `role` needs.
 pub(super) fn role(settings: &Settings, role: Role) -> Result<(), SettingsError> {
-    if role != Role::All && settings.broker.url == "embedded" {
+    if role == Role::All {
+        return Ok(());
+    }
+    if settings.broker.is_embedded() {
         let problem =
             format!("the embedded broker lives in one process, so the role must be all, not {}", role.as_str());
         refuse("broker.url", problem)?;
+    }
+    if !settings.database.is_postgres() {
+        let problem = format!(
+            "a SQLite file belongs to one process, so the role must be all, not {}; several need postgres://",
+            role.as_str()
+        );
+        refuse("database.url", problem)?;
     }
     Ok(())
 }

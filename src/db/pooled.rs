@@ -70,6 +70,12 @@ impl Pooled {
         &self.conn
     }
 
+    /// There are new tasks: wakes the relay of this process.
+    pub(super) fn wake_relay(&self) {
+        // A permit is kept when nobody waits just now.
+        self.enqueued.notify_one();
+    }
+
     /// In a task of its own: a caller that goes away can't leave a commit behind whose outcome nobody
     /// knows, and a panic ends this piece of work alone.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, DbError> {
@@ -95,8 +101,7 @@ impl Pooled {
             Ok(value) => {
                 conn.commit().await?;
                 if enqueued {
-                    // A permit is kept when nobody waits just now.
-                    self.enqueued.notify_one();
+                    self.wake_relay();
                 }
                 Ok(value)
             }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::embeddings::{self, Finished, Made};
 use super::entities::{place, service};
+use super::pooled::{Pooled, Races};
 use super::rows::{self, NewRow};
 use super::{Db, DbError, ModelSpec, Tx, Writes, places, saver, services};
 use crate::domain::embedding::Embedding;
@@ -86,6 +87,22 @@ pub(super) async fn save_in(
     }
     embeddings::store(tx, &model, &ready).await?;
     Ok(saved)
+}
+
+/// Saves drafts that name no place and no service and bring no vector: one statement, no transaction.
+pub(super) async fn save_plain(pooled: &Pooled, drafts: &[Draft]) -> Result<Vec<Saved>, DbError> {
+    let alone = |draft: &Draft| Resolved { draft: draft.clone(), place: None, service: None };
+    let rows: Vec<NewRow> = drafts.iter().map(|draft| alone(draft).row(Priority::Normal)).collect();
+    let mut races = Races::default();
+    let ids = loop {
+        match rows::insert_postgres(pooled.conn(), &rows).await {
+            Ok(ids) => break ids,
+            Err(error) => races.again(error).await?,
+        }
+    };
+    pooled.wake_relay();
+    let saved = |id| Saved { id, place_id: None, service_id: None, status: EmbeddingStatus::Pending };
+    Ok(ids.into_iter().map(saved).collect())
 }
 
 impl Subjects {

@@ -74,7 +74,7 @@ pub(super) async fn insert(tx: &Tx<'_>, rows: &[NewRow]) -> Result<Vec<i64>, DbE
     if rows.iter().any(|row| row.task.is_some()) {
         tx.wake_relay();
     }
-    if sql::is_postgres(tx.conn()) { insert_postgres(tx, rows).await } else { insert_sqlite(tx, rows).await }
+    if sql::is_postgres(tx.conn()) { insert_postgres(tx.conn(), rows).await } else { insert_sqlite(tx, rows).await }
 }
 
 #[derive(FromQueryResult)]
@@ -82,13 +82,21 @@ struct Inserted {
     id: i64,
 }
 
-/// Row and task in one statement. The ids are taken beforehand: no order of RETURNING needs to be trusted.
-async fn insert_postgres(tx: &Tx<'_>, rows: &[NewRow]) -> Result<Vec<i64>, DbError> {
+/// Authors, rows and tasks in one statement, which needs no transaction around it. The ids are taken
+/// beforehand: no order of RETURNING needs to be trusted. Authors who are there aren't inserted and refused, as
+/// NOT NULL, which an adopted table may have, is looked at before the conflict.
+///
+/// # Errors
+/// `Refused` for an author who isn't there, in an adopted table that wants to know more of one than an id.
+pub(super) async fn insert_postgres(conn: &impl ConnectionTrait, rows: &[NewRow]) -> Result<Vec<i64>, DbError> {
     let insert = "WITH draft AS MATERIALIZED (\
           SELECT nextval(pg_get_serial_sequence('recommendations', 'id')) AS id, d.* \
           FROM jsonb_to_recordset($1) AS d (pos INTEGER, user_id UUID, content_type TEXT, title TEXT, \
           description TEXT, content_data JSONB, labels TEXT[], metadata JSONB, rating SMALLINT, visibility TEXT, \
           place_id BIGINT, service_id BIGINT, task SMALLINT)), \
+        authors AS (INSERT INTO users (id, created_at) SELECT DISTINCT d.user_id, $2::timestamptz FROM draft d \
+          WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = d.user_id) ORDER BY d.user_id \
+          ON CONFLICT (id) DO NOTHING), \
         inserted AS (INSERT INTO recommendations (id, user_id, content_type, title, description, content_data, \
           labels, metadata, rating, visibility, place_id, service_id, created_at, updated_at) \
           SELECT id, user_id, content_type, title, description, content_data, labels, metadata, rating, \
@@ -97,11 +105,9 @@ async fn insert_postgres(tx: &Tx<'_>, rows: &[NewRow]) -> Result<Vec<i64>, DbErr
           attempts, enqueued_at, not_before, updated_at) \
           SELECT id, 'current', 1, task, 'pending', 0, $2, $2, $2 FROM draft WHERE task IS NOT NULL) \
         SELECT CAST(id AS BIGINT) AS id FROM draft ORDER BY pos";
-    let authors: Vec<Uuid> = rows.iter().map(|row| row.user_id).collect();
-    users::ensure(tx, &authors).await?;
     let drafts: Vec<Json> = rows.iter().enumerate().map(|(pos, row)| row.to_json(pos)).collect();
     let values = [Value::from(Json::Array(drafts)), sql::now().into()];
-    let inserted: Vec<Inserted> = sql::all(tx.conn(), insert, values).await?;
+    let inserted: Vec<Inserted> = sql::all(conn, insert, values).await.map_err(users::unknown)?;
     Ok(inserted.into_iter().map(|row| row.id).collect())
 }
 

@@ -1,7 +1,7 @@
 //! Saves that arrive together are written together, on PostgreSQL.
 //!
-//! A save alone costs three round trips and a disk sync; sixteen that wait cost the same together. Nobody
-//! waits for others to come: whoever finds a saver free is saved at once.
+//! A save alone costs a round trip and a disk sync, or some round trips more when it names a place; those that
+//! wait cost the same together. Nobody waits for others to come: whoever finds a saver free is saved at once.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::pooled::Pooled;
-use super::recommendations::{Saved, save_in};
+use super::recommendations::{Saved, save_in, save_plain};
 use super::{DbError, ModelSpec};
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::Draft;
@@ -55,14 +55,23 @@ async fn save_groups(pooled: Pooled, model: ModelSpec, jobs: Arc<Mutex<mpsc::Rec
         if jobs.lock().await.recv_many(&mut group, GROUP).await == 0 {
             return;
         }
-        save_together(&pooled, &model, group).await;
+        let (plain, others): (Vec<Job>, Vec<Job>) = group.into_iter().partition(|job| is_plain(&job.draft));
+        tokio::join!(save_together(&pooled, &model, plain, true), save_together(&pooled, &model, others, false));
     }
 }
 
+/// Such a draft needs one statement, the others a transaction.
+fn is_plain(draft: &Draft) -> bool {
+    draft.place.is_none() && draft.service.is_none() && draft.embedding.is_none()
+}
+
 /// One transaction for all; when the tables refuse it, one each, so that the guilty save fails alone.
-async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>) {
+async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>, plain: bool) {
+    if group.is_empty() {
+        return;
+    }
     let drafts: Vec<Draft> = group.iter().map(|job| job.draft.clone()).collect();
-    let outcome = save(pooled, model, drafts).await;
+    let outcome = save(pooled, model, drafts, plain).await;
     match outcome {
         Ok(saved) => group.into_iter().zip(saved).for_each(|(job, saved)| job.answer(Ok(saved))),
         Err(DbError::Unavailable(reason)) => {
@@ -71,7 +80,7 @@ async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>) 
         Err(error) if group.len() == 1 => group.remove(0).answer(Err(error)),
         Err(_) => {
             for job in group {
-                let alone = save(pooled, model, vec![job.draft.clone()]).await;
+                let alone = save(pooled, model, vec![job.draft.clone()], plain).await;
                 job.answer(alone.and_then(only));
             }
         }
@@ -90,7 +99,10 @@ impl Job {
     }
 }
 
-async fn save(pooled: &Pooled, model: &ModelSpec, drafts: Vec<Draft>) -> Result<Vec<Saved>, DbError> {
+async fn save(pooled: &Pooled, model: &ModelSpec, drafts: Vec<Draft>, plain: bool) -> Result<Vec<Saved>, DbError> {
+    if plain {
+        return save_plain(pooled, &drafts).await;
+    }
     let model = model.clone();
     pooled.run(move |tx| save_in(tx, drafts.clone(), Priority::Normal, model.clone()).boxed()).await
 }

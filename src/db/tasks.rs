@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
@@ -105,6 +105,9 @@ pub struct ClaimedTask {
 #[derive(Clone, Debug)]
 pub struct Claim {
     token: String,
+    /// What becomes `published_at`, and travels with the messages: in whole milliseconds, as these have no
+    /// finer time, so that a message is known again as the one of this claim.
+    pub at: DateTime<Utc>,
     pub tasks: Vec<ClaimedTask>,
 }
 
@@ -144,6 +147,15 @@ pub struct FailedAttempt {
     pub not_before: DateTime<Utc>,
 }
 
+/// A task that the broker gave up: nobody acked it, again and again.
+#[derive(Clone, Debug)]
+pub struct BrokerDeath {
+    pub task: EmbedTask,
+    pub reason: String,
+    /// The message's own.
+    pub published_at: DateTime<Utc>,
+}
+
 impl Db {
     /// Claims up to `limit` due tasks of a lane, the longest waiting first.
     pub async fn claim(&self, lane: Priority, limit: u64) -> Result<Claim, DbError> {
@@ -162,11 +174,12 @@ impl Db {
              RETURNING embedding_tasks.recommendation_id, embedding_tasks.target, content_version, priority, \
              attempts, not_before"
         );
-        let values = [token.clone().into(), sql::now().into(), lane.rank().into(), (limit as i64).into()];
+        let now = sql::now();
+        let values = [token.clone().into(), now.into(), lane.rank().into(), (limit as i64).into()];
         let mut rows: Vec<ClaimedRow> = self.change_returning(update, values).await?;
         // RETURNING has no order.
         rows.sort_by_key(|row| (row.not_before, row.recommendation_id));
-        Ok(Claim { token, tasks: rows.into_iter().map(ClaimedRow::claimed).collect() })
+        Ok(Claim { token, at: now.trunc_subsecs(3), tasks: rows.into_iter().map(ClaimedRow::claimed).collect() })
     }
 
     /// Whether any task is due: a cheap look before [`Db::claim`] takes the write lock.
@@ -205,11 +218,11 @@ impl Db {
         let publish = if self.is_postgres() {
             "WITH claimed AS MATERIALIZED (SELECT recommendation_id, target FROM embedding_tasks \
              WHERE claim = $1 AND state = 'publishing' AND recommendation_id = ANY($3) FOR UPDATE SKIP LOCKED) \
-             UPDATE embedding_tasks t SET state = 'published', published_at = $2, updated_at = $2, claim = NULL, \
+             UPDATE embedding_tasks t SET state = 'published', published_at = $4, updated_at = $2, claim = NULL, \
              claimed_at = NULL FROM claimed WHERE t.recommendation_id = claimed.recommendation_id \
              AND t.target = claimed.target"
         } else {
-            "UPDATE embedding_tasks SET state = 'published', published_at = $2, updated_at = $2, \
+            "UPDATE embedding_tasks SET state = 'published', published_at = $3, updated_at = $2, \
              claim = NULL, claimed_at = NULL WHERE claim = $1 AND state = 'publishing'"
         };
         let mut values: Vec<Value> = vec![token.into(), sql::now().into()];
@@ -218,6 +231,7 @@ impl Db {
             values
                 .push(claim.tasks.iter().map(|claimed| claimed.task.recommendation_id).collect::<Vec<_>>().into());
         }
+        values.push(claim.at.into());
         self.change(publish, values).await?;
         Ok(())
     }
@@ -289,9 +303,10 @@ impl Db {
 }
 
 impl Db {
-    /// What the broker gave up by itself, at the moment `not_before`, becomes dead, where the ledger still
-    /// believes it with the broker; one that was published again since then is left alone.
-    pub async fn record_broker_dead(&self, dead: Vec<FailedAttempt>) -> Result<(), DbError> {
+    /// What the broker gave up by itself becomes dead, where the ledger still believes that very message with
+    /// the broker; a task that was published again since then is left alone. Says of each, in order, whether
+    /// it was so.
+    pub async fn record_broker_dead(&self, dead: Vec<BrokerDeath>) -> Result<Vec<bool>, DbError> {
         let dead = Arc::new(dead);
         self.write(move |tx| {
             let dead = dead.clone();
@@ -299,18 +314,19 @@ impl Db {
                 let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
                     AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6";
+                let mut recorded = Vec::with_capacity(dead.len());
                 for letter in dead.iter() {
                     let values: [Value; 6] = [
                         letter.task.recommendation_id.into(),
                         letter.task.target.as_str().into(),
                         letter.task.content_version.into(),
-                        letter.error.clone().into(),
+                        letter.reason.clone().into(),
                         sql::now().into(),
-                        letter.not_before.into(),
+                        letter.published_at.into(),
                     ];
-                    sql::execute(tx.conn(), update, values).await?;
+                    recorded.push(sql::execute(tx.conn(), update, values).await?.rows_affected() > 0);
                 }
-                Ok(())
+                Ok(recorded)
             }
             .boxed()
         })

@@ -15,10 +15,15 @@ const MAX_PARAMETERS: usize = 30_000;
 /// `Refused` for a user that isn't there, in an adopted table that wants to know more of one than an id.
 pub(super) async fn ensure(tx: &Tx<'_>, ids: &[Uuid]) -> Result<(), DbError> {
     let mut ids = ids.to_vec();
+    // In the order of the ids, as everybody's: two that wait for each other would be a deadlock.
     ids.sort_unstable();
     ids.dedup();
     if sql::is_postgres(tx.conn()) {
-        return ensure_postgres(tx, ids).await;
+        let insert = "INSERT INTO users (id, created_at) SELECT new.id, $2 FROM unnest($1::uuid[]) AS new (id) \
+                      WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = new.id) ORDER BY new.id \
+                      ON CONFLICT (id) DO NOTHING";
+        sql::execute(tx.conn(), insert, [ids.into(), sql::now().into()]).await.map_err(unknown)?;
+        return Ok(());
     }
     for ids in ids.chunks(MAX_PARAMETERS / 2) {
         let tuples = sql::tuples(ids.len(), 2);
@@ -30,15 +35,13 @@ pub(super) async fn ensure(tx: &Tx<'_>, ids: &[Uuid]) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Only those who aren't there: NOT NULL is looked at before the conflict. In the order of the ids, as
-/// everybody's.
-async fn ensure_postgres(tx: &Tx<'_>, ids: Vec<Uuid>) -> Result<(), DbError> {
-    let insert = "INSERT INTO users (id, created_at) SELECT new.id, $2 FROM unnest($1::uuid[]) AS new (id) \
-                  WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = new.id) ORDER BY new.id \
-                  ON CONFLICT (id) DO NOTHING";
-    match sql::execute(tx.conn(), insert, [ids.into(), sql::now().into()]).await {
-        Err(DbError::Refused(_)) => Err(DbError::Refused("user_id is no user of this database".into())),
-        done => done.map(|_| ()),
+/// What the table of users refuses is a user that it doesn't have.
+pub(super) fn unknown(error: DbError) -> DbError {
+    match error {
+        DbError::Refused(reason) if reason.contains("\"users\"") => {
+            DbError::Refused("user_id is no user of this database".into())
+        }
+        other => other,
     }
 }
 

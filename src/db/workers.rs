@@ -1,9 +1,10 @@
 //! What every process tells the others about itself, once a second.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 
-use super::{Db, DbError, sql};
+use super::{Db, DbError, connect, sql};
+use crate::config::sections::DatabaseSettings;
 
 /// A process that hasn't been heard of for this long is gone.
 pub const STALE_SECONDS: i64 = 10;
@@ -17,7 +18,7 @@ pub struct Heartbeat {
     pub pid: i64,
     pub started_at: DateTime<Utc>,
     pub heartbeat_at: DateTime<Utc>,
-    /// Deliveries in its hands.
+    /// Deliveries that it works on.
     pub in_flight: i64,
     pub max_concurrent: i64,
     pub batch_size: i64,
@@ -29,14 +30,31 @@ pub struct Heartbeat {
     /// Why the broker or the provider can't be used at the moment.
     pub broker_error: Option<String>,
     pub provider_error: Option<String>,
-    /// When the newest task that was served in each lane had been published.
-    pub served_high: Option<DateTime<Utc>>,
-    pub served_normal: Option<DateTime<Utc>>,
-    pub served_low: Option<DateTime<Utc>>,
+    /// When the newest message that was ever delivered to it entered each lane.
+    pub newest_high: Option<DateTime<Utc>>,
+    pub newest_normal: Option<DateTime<Utc>>,
+    pub newest_low: Option<DateTime<Utc>>,
+    /// When the oldest message that it holds entered each lane; none when it holds none of the lane.
+    pub oldest_high: Option<DateTime<Utc>>,
+    pub oldest_normal: Option<DateTime<Utc>>,
+    pub oldest_low: Option<DateTime<Utc>>,
+}
+
+impl Heartbeat {
+    /// By [`crate::domain::priority::Priority::rank`].
+    pub fn newest(&self) -> [Option<DateTime<Utc>>; 3] {
+        [self.newest_high, self.newest_normal, self.newest_low]
+    }
+
+    /// By [`crate::domain::priority::Priority::rank`].
+    pub fn oldest(&self) -> [Option<DateTime<Utc>>; 3] {
+        [self.oldest_high, self.oldest_normal, self.oldest_low]
+    }
 }
 
 const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight, max_concurrent, batch_size, \
-    ready_total, failed_total, ready_per_second, broker_error, provider_error, served_high, served_normal, served_low";
+    ready_total, failed_total, ready_per_second, broker_error, provider_error, newest_high, \
+    newest_normal, newest_low, oldest_high, oldest_normal, oldest_low";
 
 impl Db {
     /// Writes this process's heartbeat and forgets processes that died a day ago.
@@ -47,9 +65,11 @@ impl Db {
              max_concurrent = excluded.max_concurrent, batch_size = excluded.batch_size, \
              ready_total = excluded.ready_total, failed_total = excluded.failed_total, \
              ready_per_second = excluded.ready_per_second, broker_error = excluded.broker_error, \
-             provider_error = excluded.provider_error, served_high = excluded.served_high, \
-             served_normal = excluded.served_normal, served_low = excluded.served_low",
-            sql::tuple(1, 17)
+             provider_error = excluded.provider_error, newest_high = excluded.newest_high, \
+             newest_normal = excluded.newest_normal, newest_low = excluded.newest_low, \
+             oldest_high = excluded.oldest_high, oldest_normal = excluded.oldest_normal, \
+             oldest_low = excluded.oldest_low",
+            sql::tuple(1, 20)
         );
         let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
         self.change(upsert, values(heartbeat)).await?;
@@ -65,13 +85,27 @@ impl Db {
 
     /// The processes that were heard of lately.
     pub async fn workers(&self) -> Result<Vec<Heartbeat>, DbError> {
-        let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
-        let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
-        sql::all(self.read(), &select, [since.into()]).await
+        heard_of(self.read()).await
+    }
+
+    /// As [`Db::workers`], for a look from outside at PostgreSQL: it waits for no server and changes no schema.
+    pub async fn workers_at(settings: &DatabaseSettings) -> Result<Vec<Heartbeat>, DbError> {
+        let conn = connect::reach::glance(settings).await?;
+        // Before the first start there are none.
+        let there = sql::scalar::<bool>(&conn, "SELECT to_regclass('workers') IS NOT NULL", []).await?;
+        let workers = if there == Some(true) { heard_of(&conn).await? } else { Vec::new() };
+        conn.close().await?;
+        Ok(workers)
     }
 }
 
-fn values(beat: Heartbeat) -> [Value; 17] {
+async fn heard_of(conn: &DatabaseConnection) -> Result<Vec<Heartbeat>, DbError> {
+    let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
+    let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
+    sql::all(conn, &select, [since.into()]).await
+}
+
+fn values(beat: Heartbeat) -> [Value; 20] {
     [
         beat.id.into(),
         beat.role.into(),
@@ -87,8 +121,11 @@ fn values(beat: Heartbeat) -> [Value; 17] {
         beat.ready_per_second.into(),
         beat.broker_error.into(),
         beat.provider_error.into(),
-        beat.served_high.into(),
-        beat.served_normal.into(),
-        beat.served_low.into(),
+        beat.newest_high.into(),
+        beat.newest_normal.into(),
+        beat.newest_low.into(),
+        beat.oldest_high.into(),
+        beat.oldest_normal.into(),
+        beat.oldest_low.into(),
     ]
 }

@@ -29,7 +29,7 @@ impl AppState {
             db,
             search,
             provider: provider.into(),
-            broker: if settings.broker.url == "embedded" { "embedded".into() } else { "rabbitmq".into() },
+            broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Consumer, Unavailable};
+use crate::broker::{Broker, Consumer, InHand, Unavailable};
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::domain::backoff::Backoff;
@@ -64,6 +64,11 @@ impl Worker {
         self.context.tally.clone()
     }
 
+    /// What this process holds of each lane, for the heartbeat.
+    pub fn in_hand(&self) -> [InHand; 3] {
+        self.context.broker.in_hand()
+    }
+
     /// Works until `shutdown`, then finishes what is in flight within the grace time; what isn't done by
     /// then goes back to its lane.
     pub async fn run(&self, shutdown: CancellationToken) {
@@ -72,16 +77,25 @@ impl Worker {
         let patience =
             || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
         let mut delays = patience().build();
+        let mut away = false;
         while !shutdown.is_cancelled() {
             match self.context.broker.consume(self.queue.prefetch(self.batch_size())).await {
                 Ok(mut consumer) => {
                     delays = patience().build();
+                    if std::mem::take(&mut away) {
+                        tracing::info!("subscribed again");
+                    }
                     let ended = self.consume(consumer.as_mut(), &permits, &mut calls, &shutdown).await;
                     if let Err(error) = ended {
+                        away = true;
                         tracing::warn!(%error, "the subscription ended; subscribing again");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "can't subscribe; trying again"),
+                // Once, and not where the broker's own room has said it.
+                Err(error) if !std::mem::replace(&mut away, true) && self.context.broker.trouble().is_none() => {
+                    tracing::warn!(%error, "can't subscribe; trying again");
+                }
+                Err(error) => tracing::debug!(%error, "can't subscribe"),
             }
             let delay = delays.next().unwrap_or(MAX_BACKOFF);
             let _ = tokio::time::timeout(delay, shutdown.cancelled()).await;

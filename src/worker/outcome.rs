@@ -86,15 +86,15 @@ pub(super) async fn refuse(context: &Context, delivery: Delivery, reason: String
     let route = Route::Dead { lane: delivery.lane, reason };
     let copy = Outgoing { route, message: delivery.message.clone() };
     if let Some(Ok(())) = context.broker.publish(vec![copy]).await.pop() {
-        context.ack(delivery);
+        delivery.ack();
     }
 }
 
 /// Deleted or edited since: the newer version has its own task.
-pub(super) fn drop_stale(context: &Context, jobs: Vec<Job>) {
+pub(super) fn drop_stale(jobs: Vec<Job>) {
     for job in jobs {
         tracing::debug!(id = job.task.recommendation_id, version = job.task.content_version, "dropped as stale");
-        context.ack(job.delivery);
+        job.delivery.ack();
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
     context.tally.note_ready(ids.len());
     tracing::info!(tasks = ids.len(), ?ids, "ready");
     for (job, _) in finished {
-        context.ack(job.delivery);
+        job.delivery.ack();
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn fail(context: &Context, failed: Vec<(Job, Failure)>) {
     let record = || context.db.record_failures(verdicts.iter().map(|v| v.record.clone()).collect());
     let Some(current) = context.patiently("record failures", record).await else { return };
     let (still, stale): (Vec<_>, Vec<_>) = verdicts.into_iter().zip(current).partition(|(_, current)| *current);
-    drop_stale(context, stale.into_iter().map(|(verdict, _)| verdict.job).collect());
+    drop_stale(stale.into_iter().map(|(verdict, _)| verdict.job).collect());
     send_on(context, still.into_iter().map(|(verdict, _)| verdict).collect()).await;
 }
 
@@ -198,16 +198,11 @@ async fn send_on(context: &Context, verdicts: Vec<Verdict>) {
         }
     }
     for verdict in verdicts {
-        context.ack(verdict.job.delivery);
+        verdict.job.delivery.ack();
     }
 }
 
 impl Context {
-    fn ack(&self, delivery: Delivery) {
-        self.tally.note_served(delivery.lane, delivery.message.published_at);
-        delivery.ack();
-    }
-
     /// Repeats a call of the database until it answers: while it is away, what is in hand is kept, as
     /// giving it back would only bring it again. `None` when the statement itself keeps failing; the batch
     /// then goes back, and the broker's delivery limit ends it if need be.

@@ -51,12 +51,12 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     }
     // Before they are loaded: what is in another batch's hands may change until it is done.
     let (mut taken, jobs, superfluous) = context.rows.take(jobs);
-    outcome::drop_stale(&context, superfluous);
+    outcome::drop_stale(superfluous);
     let ids: Vec<i64> = jobs.iter().map(|job| job.task.recommendation_id).collect();
     let Some(rows) = context.patiently("load", || context.db.load_for_embedding(&ids)).await else { return };
     let sorted = sort(jobs, rows, context.db.model().id.as_ref());
     taken.free(&sorted.stale);
-    outcome::drop_stale(&context, sorted.stale);
+    outcome::drop_stale(sorted.stale);
     let mut finished: Vec<(Job, Made)> = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
     let mut failed = Vec::new();
     for documents in groups(&context, sorted.documents) {
@@ -85,7 +85,8 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
             sorted.unchanged.push(job);
             continue;
         }
-        job.attempts = row.attempts;
+        // A person moved it back from the dead letters: a fresh start.
+        job.attempts = if job.delivery.death.is_some() { 0 } else { row.attempts };
         let text = row.content.compose();
         let hash = content_hash(&text);
         if same_model && row.embedded_hash.as_deref() == Some(hash.as_str()) {

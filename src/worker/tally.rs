@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::broker::Delivery;
-use crate::domain::priority::Priority;
 
 /// The span over which the rate is taken.
 const RATE_SPAN: Duration = Duration::from_secs(10);
@@ -20,8 +18,6 @@ pub struct Tally {
     ready: AtomicU64,
     failed: AtomicU64,
     provider_error: Mutex<Option<String>>,
-    /// Publication time of the newest delivery served, by lane.
-    served: Mutex<[Option<DateTime<Utc>>; 3]>,
     /// Moments and counts of what became ready lately.
     recent: Mutex<VecDeque<(Instant, u64)>>,
 }
@@ -39,7 +35,7 @@ impl Drop for InFlight<'_> {
 }
 
 impl Tally {
-    /// Deliveries in hand.
+    /// Deliveries that are worked on; not those that a broker has sent ahead.
     pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -57,10 +53,6 @@ impl Tally {
     /// Why the provider can't be used at the moment.
     pub fn provider_error(&self) -> Option<String> {
         lock(&self.provider_error).clone()
-    }
-
-    pub fn served(&self) -> [Option<DateTime<Utc>>; 3] {
-        *lock(&self.served)
     }
 
     /// Embeddings a second over the last ten.
@@ -85,12 +77,6 @@ impl Tally {
 
     pub(super) fn note_failed(&self, count: usize) {
         self.failed.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn note_served(&self, lane: Priority, published_at: DateTime<Utc>) {
-        let mut served = lock(&self.served);
-        let newest = &mut served[lane as usize];
-        *newest = (*newest).max(Some(published_at));
     }
 
     /// Sets or clears the provider's trouble; returns what it was before.

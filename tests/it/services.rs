@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::support::services::address;
+use crate::support::data::server;
 
 #[test]
 fn every_server_is_there_and_on_loopback_only() {
     for name in ["MAPX_TEST_AMQP_URL", "MAPX_TEST_AMQPS_URL", "MAPX_TEST_RABBITMQ_API", "MAPX_TEST_POSTGRES_URL"] {
-        let Some(address) = address(name) else { continue };
+        let address = server(name);
         let url = Url::parse(&address).unwrap_or_else(|error| panic!("{name} is {address}: {error}"));
         let addresses = url.socket_addrs(|| None).unwrap_or_else(|error| panic!("{name} is {address}: {error}"));
         assert!(addresses.iter().all(|a| a.ip().is_loopback()), "{name}: {addresses:?}");
@@ -21,7 +21,7 @@ fn every_server_is_there_and_on_loopback_only() {
 
 #[test]
 fn the_authority_of_amqps_can_be_read() {
-    let Some(path) = address("MAPX_TEST_AMQPS_CA") else { return };
+    let path = server("MAPX_TEST_AMQPS_CA");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     assert!(text.starts_with("-----BEGIN CERTIFICATE-----"), "{path}");
 }

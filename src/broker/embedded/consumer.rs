@@ -90,7 +90,7 @@ struct Held {
 impl Receipt for Held {
     fn ack(mut self: Box<Self>) {
         if let Some(queued) = self.queued.take() {
-            self.subscription.broker.store().forget(queued.lane);
+            self.subscription.broker.store().forget(queued.lane, queued.entered);
             self.subscription.free_one();
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use chrono::{DateTime, Utc};
+
 use super::super::Message;
 use crate::domain::priority::{Priority, Rounds};
 
@@ -12,6 +14,7 @@ pub(super) struct Queued {
     pub lane: Priority,
     /// How often it came back unacked.
     pub returns: u32,
+    pub entered: DateTime<Utc>,
     arrival: u64,
 }
 
@@ -32,10 +35,10 @@ struct Lane {
 
 impl Lanes {
     /// To the end of a lane.
-    pub fn push(&mut self, lane: Priority, message: Message) {
+    pub fn push(&mut self, lane: Priority, message: Message, entered: DateTime<Utc>) {
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.lanes[lane as usize].fresh.push_back(Queued { message, lane, returns: 0, arrival });
+        self.lanes[lane as usize].fresh.push_back(Queued { message, lane, returns: 0, entered, arrival });
     }
 
     /// Back to where it was taken from, in whatever order its neighbours come back.
@@ -78,10 +81,10 @@ mod tests {
     fn what_comes_back_in_any_order_stands_where_it_stood() {
         let mut lanes = Lanes::default();
         for id in ["a", "b", "c", "d"] {
-            lanes.push(Priority::Normal, message(id));
+            lanes.push(Priority::Normal, message(id), Utc::now());
         }
         let taken: Vec<_> = (0..3).filter_map(|_| lanes.pop()).collect();
-        lanes.push(Priority::Normal, message("e"));
+        lanes.push(Priority::Normal, message("e"), Utc::now());
         for queued in taken.into_iter().rev() {
             lanes.put_back(queued);
         }
@@ -94,7 +97,7 @@ mod tests {
         let mut lanes = Lanes::default();
         for lane in Priority::ALL {
             for _ in 0..24 {
-                lanes.push(lane, message(lane.name()));
+                lanes.push(lane, message(lane.name()), Utc::now());
             }
         }
         let mut served = [0; 3];

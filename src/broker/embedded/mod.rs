@@ -6,6 +6,7 @@
 mod consumer;
 mod ladder;
 mod lanes;
+mod notices;
 mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::topology::Topology;
-use super::{Broker, Consumer, DeadLetter, Depths, Durability, Outgoing, PublishError, Unavailable};
+use super::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
 use consumer::EmbeddedConsumer;
+use notices::NoticeConsumer;
 use store::Store;
 
 pub struct EmbeddedBroker(Arc<Shared>);
@@ -67,9 +69,20 @@ impl Broker for EmbeddedBroker {
         Ok(self.0.store().depths())
     }
 
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
-        Ok(self.0.store().dead_letters(limit))
+    async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        Ok(Box::new(NoticeConsumer::new(self.0.clone(), prefetch)))
     }
+
+    fn in_hand(&self) -> [InHand; 3] {
+        self.0.store().in_hand()
+    }
+
+    /// It can't be away.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    async fn close(&self) {}
 
     fn durability(&self) -> Durability {
         Durability::Process

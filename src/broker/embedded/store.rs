@@ -2,27 +2,38 @@
 
 use std::collections::VecDeque;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::super::in_hand::{Hands, InHand};
 use super::super::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON, Topology};
-use super::super::{DeadLetter, Depths, Message, Outgoing, Route};
+use super::super::{Death, Depths, Message, Outgoing, Route};
 use super::ladder::Ladder;
 use super::lanes::{Lanes, Queued};
 use crate::domain::backoff::jittered;
 use crate::domain::priority::Priority;
 
-/// How many dead letters are kept, the newest. The ledger has them all.
-pub(super) const KEPT_DEAD_LETTERS: usize = 10_000;
+/// How many notices of dead letters wait at most, the newest. The ledger has what a worker gave up.
+pub(super) const KEPT_NOTICES: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Store {
     topology: Topology,
     lanes: Lanes,
     ladder: Ladder,
+    dead: u64,
     /// Newest last.
-    dead: VecDeque<DeadLetter>,
-    unacked: [u64; 3],
+    notices: VecDeque<Notice>,
+    hands: Hands,
+}
+
+/// A dead letter of which nobody has taken notice yet.
+#[derive(Clone, Debug)]
+pub(super) struct Notice {
+    pub message: Message,
+    pub lane: Priority,
+    pub death: Death,
+    pub told_before: bool,
 }
 
 impl Store {
@@ -31,22 +42,26 @@ impl Store {
             topology,
             lanes: Lanes::default(),
             ladder: Ladder::default(),
-            dead: VecDeque::new(),
-            unacked: [0; 3],
+            dead: 0,
+            notices: VecDeque::new(),
+            hands: Hands::default(),
         }
     }
 
     /// Moves every retry whose time has come to the end of its lane.
     pub fn promote(&mut self, now: Instant) {
         while let Some((lane, message)) = self.ladder.pop_due(now) {
-            self.lanes.push(lane, message);
+            self.lanes.push(lane, message, Utc::now());
         }
     }
 
     pub fn accept(&mut self, outgoing: Outgoing, now: Instant) {
         let Outgoing { route, message } = outgoing;
         match route {
-            Route::Lane(lane) => self.lanes.push(lane, message),
+            Route::Lane(lane) => {
+                let entered = message.published_at;
+                self.lanes.push(lane, message, entered);
+            }
             Route::Retry { lane, delay } => {
                 let delay = jittered(self.topology.rung_for(delay), rand::random());
                 self.ladder.push(now + delay, lane, message);
@@ -59,7 +74,7 @@ impl Store {
     pub fn take(&mut self, max: usize) -> Vec<Queued> {
         let taken: Vec<_> = std::iter::from_fn(|| self.lanes.pop()).take(max).collect();
         for queued in &taken {
-            self.unacked[queued.lane as usize] += 1;
+            self.hands.take(queued.lane, queued.entered);
         }
         taken
     }
@@ -70,13 +85,13 @@ impl Store {
     }
 
     /// A handed-out message was acked.
-    pub fn forget(&mut self, lane: Priority) {
-        self.one_less_unacked(lane);
+    pub fn forget(&mut self, lane: Priority, entered: DateTime<Utc>) {
+        self.hands.leave(lane, entered);
     }
 
     /// A handed-out message was not acked.
     pub fn take_back(&mut self, mut queued: Queued) {
-        self.one_less_unacked(queued.lane);
+        self.hands.leave(queued.lane, queued.entered);
         queued.returns += 1;
         if queued.returns > DELIVERY_LIMIT {
             self.bury(queued.message, queued.lane, DELIVERY_LIMIT_REASON.to_owned());
@@ -88,28 +103,34 @@ impl Store {
     pub fn depths(&self) -> Depths {
         Depths {
             ready: self.lanes.depths(),
-            unacked: self.unacked,
+            unacked: self.in_hand().map(|lane| lane.deliveries),
             retrying: self.ladder.len() as u64,
-            dead: self.dead.len() as u64,
+            dead: self.dead,
         }
     }
 
-    /// Newest first, at most `limit`.
-    pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
-        self.dead.iter().rev().take(limit).cloned().collect()
+    pub fn in_hand(&self) -> [InHand; 3] {
+        self.hands.look()
     }
 
-    /// Saturating: this runs in drops, where a panic would abort the process.
-    fn one_less_unacked(&mut self, lane: Priority) {
-        let unacked = &mut self.unacked[lane as usize];
-        *unacked = unacked.saturating_sub(1);
+    /// Hands out notices, at most `max`, the oldest first.
+    pub fn take_notices(&mut self, max: usize) -> Vec<Notice> {
+        let count = self.notices.len().min(max);
+        self.notices.drain(..count).collect()
+    }
+
+    /// A notice was not acked.
+    pub fn take_notice_back(&mut self, notice: Notice) {
+        self.notices.push_front(Notice { told_before: true, ..notice });
     }
 
     fn bury(&mut self, message: Message, lane: Priority, reason: String) {
-        if self.dead.len() == KEPT_DEAD_LETTERS {
-            self.dead.pop_front();
+        if self.notices.len() == KEPT_NOTICES {
+            self.notices.pop_front();
         }
-        self.dead.push_back(DeadLetter { message, lane, reason, at: Utc::now() });
+        self.dead += 1;
+        let death = Death { reason, at: Utc::now() };
+        self.notices.push_back(Notice { message, lane, death, told_before: false });
     }
 }
 
@@ -145,15 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_dead_letters_are_kept() {
+    fn only_the_newest_notices_are_kept() {
         let mut store = store();
-        for n in 0..KEPT_DEAD_LETTERS + 2 {
+        for n in 0..KEPT_NOTICES + 2 {
             store.accept(dead(n), Instant::now());
         }
-        assert_eq!(store.depths().dead, KEPT_DEAD_LETTERS as u64);
-        let kept = store.dead_letters(usize::MAX);
-        assert_eq!(kept.len(), KEPT_DEAD_LETTERS);
-        assert_eq!(kept[0].reason, format!("reason {}", KEPT_DEAD_LETTERS + 1));
-        assert_eq!(kept.last().map(|letter| letter.reason.as_str()), Some("reason 2"));
+        assert_eq!(store.depths().dead, KEPT_NOTICES as u64 + 2);
+        let kept = store.take_notices(usize::MAX);
+        assert_eq!(kept.len(), KEPT_NOTICES);
+        assert_eq!(kept[0].death.reason, "reason 2");
+        assert_eq!(store.take_notices(usize::MAX).len(), 0);
     }
 }

@@ -1,8 +1,8 @@
 //! Opens the database, brings its schema up to date and makes its vector index ready.
 
 mod adopt;
-pub(super) mod postgres;
-mod reach;
+mod postgres;
+pub(super) mod reach;
 mod sqlite;
 
 use sea_orm::DatabaseConnection;

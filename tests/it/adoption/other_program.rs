@@ -24,7 +24,7 @@ struct Other {
 
 impl Other {
     async fn of(old: &Old) -> Self {
-        let role = old.data.prefix().replace("test", "other");
+        let role = old.data.name().replace("test", "other");
         old.does(&format!(
             "CREATE ROLE {role} LOGIN; GRANT ALL ON users, user_follows, categories, places, services, recommendations, \
              media TO {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}; \

@@ -11,7 +11,8 @@ async fn fill(broker: &Arc<dyn Broker>, counts: [usize; 3]) {
     publish(broker, messages.collect()).await;
 }
 
-/// The lanes of the next `turns` deliveries, each acked before the next is asked for.
+/// The lanes of the next `turns` deliveries, each acked before the next is asked for. Each takes a moment of
+/// work: who asks faster than a network carries is served what has arrived, whatever the weights.
 async fn serve(consumer: &mut AnyConsumer, turns: usize) -> Vec<Priority> {
     let mut lanes = Vec::new();
     for _ in 0..turns {
@@ -19,6 +20,7 @@ async fn serve(consumer: &mut AnyConsumer, turns: usize) -> Vec<Priority> {
             lanes.push(delivery.lane);
             delivery.ack();
         }
+        sleep(Duration::from_millis(1)).await;
     }
     lanes
 }

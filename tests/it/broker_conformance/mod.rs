@@ -55,7 +55,8 @@ macro_rules! conformance_suite {
             retries::a_retry_arrives_after_its_delay_in_its_lane,
             retries::a_delay_is_rounded_up_to_a_rung,
             retries::a_long_delay_does_not_block_a_short_one,
-            dead_letters::a_dead_letter_carries_its_reason_newest_first,
+            dead_letters::a_dead_letter_is_told_with_its_reason_and_stays,
+            dead_letters::a_notice_is_told_until_it_is_acked,
             depths::depths_are_true_at_every_step,
             load::two_consumers_get_disjoint_deliveries,
             load::nothing_is_lost_or_doubled_under_load,
@@ -78,6 +79,17 @@ mod embedded {
 
     async fn fresh(ladder: Backoff) -> Arc<dyn Broker> {
         Arc::new(EmbeddedBroker::new(Topology::new("conformance", &ladder)))
+    }
+
+    conformance_suite!(fresh);
+}
+
+mod rabbitmq {
+    use super::*;
+    use crate::support::rabbit;
+
+    async fn fresh(ladder: Backoff) -> Arc<dyn Broker> {
+        Arc::new(rabbit::TestBroker::connect(&ladder).await)
     }
 
     conformance_suite!(fresh);

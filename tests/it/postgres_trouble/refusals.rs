@@ -96,7 +96,7 @@ fn names_the_remedy(error: &DbError, cause: &str) {
 async fn a_server_without_pgvector() {
     let data = TestData::postgres().await;
     let conn = data.connect().await;
-    let hide = format!("ALTER DATABASE {} SET extension_control_path = '/nowhere'", data.prefix());
+    let hide = format!("ALTER DATABASE {} SET extension_control_path = '/nowhere'", data.name());
     conn.execute_unprepared(&hide).await.expect("as on a server that lacks it");
     conn.close().await.expect("closes");
     names_the_remedy(&opening(&data, data.url()).await, "\"vector\" is not available");
@@ -108,7 +108,7 @@ async fn a_server_without_pgvector() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_may_not_create_the_extension_or_the_tables() {
     let data = TestData::postgres().await;
-    let role = data.prefix().to_owned();
+    let role = data.name().to_owned();
     let conn = data.connect().await;
     conn.execute_unprepared(&format!("CREATE ROLE {role} LOGIN")).await.expect("a role");
     let url = data.url().replace("postgres@", &format!("{role}@"));
@@ -134,7 +134,7 @@ async fn a_database_in_another_encoding() {
     let create =
         format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0");
     conn.execute_unprepared(&create).await.expect("a database");
-    let url = data.url().replace(data.prefix(), &name);
+    let url = data.url().replace(data.name(), &name);
     let error = opening(&data, url).await.to_string();
     conn.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("nothing is left");
     conn.close().await.expect("closes");

@@ -25,17 +25,21 @@ use crate::support::data::TestData;
 use crate::support::provider::{Behaviour, FakeProvider, vector};
 use crate::support::stored;
 
-const DIMENSIONS: usize = 8;
+pub(crate) const DIMENSIONS: usize = 8;
 
 /// A service whose embeddings come from a provider that the test scripts.
-async fn remote(change: impl FnOnce(&mut Settings)) -> (FakeProvider, TestApp) {
+pub(crate) async fn remote(change: impl FnOnce(&mut Settings)) -> (FakeProvider, TestApp) {
     let data = TestData::new().await;
     let provider = FakeProvider::start(DIMENSIONS).await;
     let app = remote_over(data, &provider, change).await;
     (provider, app)
 }
 
-async fn remote_over(data: Arc<TestData>, provider: &FakeProvider, change: impl FnOnce(&mut Settings)) -> TestApp {
+pub(crate) async fn remote_over(
+    data: Arc<TestData>,
+    provider: &FakeProvider,
+    change: impl FnOnce(&mut Settings),
+) -> TestApp {
     let url = provider.base_url();
     TestApp::over(data, |settings| ask(settings, url).then(change), None).await
 }
@@ -58,7 +62,7 @@ impl Change<'_> {
 }
 
 /// One call at a time with one text.
-fn one_by_one(settings: &mut Settings) {
+pub(crate) fn one_by_one(settings: &mut Settings) {
     settings.queue.max_concurrent = 1;
     settings.queue.batch_size = 1;
 }
@@ -74,7 +78,7 @@ fn embedding_of(description: &str) -> Embedding {
 }
 
 /// Waits until the provider has got so many calls.
-async fn called(provider: &FakeProvider, calls: usize) {
+pub(crate) async fn called(provider: &FakeProvider, calls: usize) {
     eventually(&format!("{calls} calls"), async || (provider.calls().len() >= calls).then_some(())).await;
 }
 
@@ -88,7 +92,7 @@ async fn handed_over(app: &TestApp, tasks: i64) {
 }
 
 /// A row that keeps the only worker busy until the provider releases it.
-async fn plug(app: &TestApp, provider: &FakeProvider) -> i64 {
+pub(crate) async fn plug(app: &TestApp, provider: &FakeProvider) -> i64 {
     let before = provider.calls().len();
     provider.next(Behaviour::Hold);
     let id = app.save_text("plug").await;
@@ -107,7 +111,7 @@ async fn describe(app: &TestApp, id: i64, description: &str) {
 }
 
 /// The row's stored vector is that of this description and of its newest version.
-async fn assert_stored(app: &TestApp, id: i64, description: &str) {
+pub(crate) async fn assert_stored(app: &TestApp, id: i64, description: &str) {
     let row = stored::row(&app.data(), id).await.expect("the row");
     assert_eq!(row.embedded_version, Some(row.content_version));
     assert!(row.holds(&embedding_of(description)), "another vector than that of {description:?}");

@@ -140,7 +140,7 @@ async fn transactions(query: Option<&Embedding>) -> i64 {
         assert_eq!((found.by_words.len(), found.by_meaning.is_empty()), (10, query.is_none()));
     }
     shelf.db.close().await;
-    let name = data.prefix();
+    let name = data.name();
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
     eventually("the sessions end", async || (number(&elsewhere, &sessions).await == 0).then_some(())).await;
     number(&elsewhere, &format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'")).await

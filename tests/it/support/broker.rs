@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mapx_embeddings::broker::embedded::EmbeddedBroker;
 use mapx_embeddings::broker::topology::Topology;
 use mapx_embeddings::broker::{
-    Broker, Consumer, DeadLetter, Depths, Durability, Outgoing, PublishError, Route, Unavailable,
+    Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Route, Unavailable,
 };
 use mapx_embeddings::config::Settings;
 use tokio::sync::watch;
@@ -84,9 +84,21 @@ impl Broker for MoodyBroker {
         self.inner.depths().await
     }
 
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Unavailable> {
+    async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
         self.up().await?;
-        self.inner.dead_letters(limit).await
+        self.inner.consume_dead_letters(prefetch).await
+    }
+
+    fn in_hand(&self) -> [InHand; 3] {
+        self.inner.in_hand()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
     }
 
     fn durability(&self) -> Durability {

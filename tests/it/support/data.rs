@@ -12,6 +12,8 @@ use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::rabbit::Vhost;
+
 /// Whether the servers of production are used.
 pub fn full_stack() -> bool {
     match std::env::var("MAPX_TEST_STACK").as_deref() {
@@ -29,28 +31,47 @@ pub fn server(variable: &str) -> String {
 /// What outlives one app of a test and ends with the last.
 pub struct TestData {
     folder: TempDir,
-    /// On PostgreSQL.
-    database: Option<String>,
-    /// First part of the names of its queues.
-    prefix: String,
+    database: Option<PostgresDatabase>,
+    /// On RabbitMQ.
+    vhost: Option<Vhost>,
+}
+
+struct PostgresDatabase {
+    /// A URL of the server, of another database.
+    server: String,
+    name: String,
 }
 
 impl TestData {
     /// Empty; the stack is that of the environment.
     pub async fn new() -> Arc<Self> {
-        if full_stack() { Self::postgres().await } else { Self::sqlite() }
+        if !full_stack() {
+            return Self::sqlite();
+        }
+        Self::servers(&server("MAPX_TEST_POSTGRES_URL"), Some(Vhost::new().await)).await
     }
 
     pub fn sqlite() -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Arc::new(Self { folder, database: None, prefix: "mapx".into() })
+        Arc::new(Self { folder, database: None, vhost: None })
     }
 
+    /// On the PostgreSQL server for tests, with the embedded broker.
     pub async fn postgres() -> Arc<Self> {
+        Self::postgres_on(&server("MAPX_TEST_POSTGRES_URL")).await
+    }
+
+    /// On the PostgreSQL server that this URL of a database leads to, with the embedded broker.
+    pub async fn postgres_on(url: &str) -> Arc<Self> {
+        Self::servers(url, None).await
+    }
+
+    async fn servers(url: &str, vhost: Option<Vhost>) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("mapx_test_{}", Uuid::new_v4().simple());
-        maintain(&format!("CREATE DATABASE {name}")).await;
-        Arc::new(Self { folder, prefix: name.clone(), database: Some(name) })
+        maintain(url, &format!("CREATE DATABASE {name}")).await;
+        let database = Some(PostgresDatabase { server: url.to_owned(), name });
+        Arc::new(Self { folder, database, vhost })
     }
 
     pub fn path(&self) -> &Path {
@@ -61,13 +82,14 @@ impl TestData {
         self.database.is_some()
     }
 
-    pub fn prefix(&self) -> &str {
-        &self.prefix
+    /// Of the database on PostgreSQL.
+    pub fn name(&self) -> &str {
+        &self.database.as_ref().expect("on PostgreSQL").name
     }
 
     pub fn url(&self) -> String {
         match &self.database {
-            Some(name) => of_database(name),
+            Some(database) => database.url(),
             None => format!("sqlite://{}", self.path().join("test.db").display()),
         }
     }
@@ -78,6 +100,9 @@ impl TestData {
         settings.server.bind = "127.0.0.1:0".parse().expect("an address");
         settings.database.url = ServerUrl::new(self.url());
         settings.database.max_connections = 8;
+        if let Some(vhost) = &self.vhost {
+            settings.broker.url = ServerUrl::new(vhost.url());
+        }
         settings.queue.retry_delay_ms = 50;
         settings.queue.poll_interval_ms = 50;
         settings
@@ -91,25 +116,26 @@ impl TestData {
 
 impl Drop for TestData {
     fn drop(&mut self) {
-        let Some(name) = self.database.take() else { return };
+        let Some(PostgresDatabase { server, name }) = self.database.take() else { return };
         // On a thread of its own: this one may be in a runtime, where nothing can be waited for.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(maintain(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            runtime.block_on(maintain(&server, &drop));
         });
         let _ = dropped.join();
     }
 }
 
-/// `postgres://…/NAME` on the test server.
-fn of_database(name: &str) -> String {
-    let url = server("MAPX_TEST_POSTGRES_URL");
-    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
-    format!("{server}/{name}")
+impl PostgresDatabase {
+    fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("a URL with a database");
+        format!("{server}/{}", self.name)
+    }
 }
 
-async fn maintain(statement: &str) {
-    let conn = Database::connect(server("MAPX_TEST_POSTGRES_URL")).await.expect("the test server answers");
+async fn maintain(server: &str, statement: &str) {
+    let conn = Database::connect(server).await.expect("the test server answers");
     conn.execute_unprepared(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     conn.close().await.expect("closes");
 }

@@ -3,7 +3,9 @@
 pub mod app;
 pub mod broker;
 pub mod data;
+pub mod process;
 pub mod provider;
+pub mod rabbit;
 pub mod servers;
-pub mod services;
 pub mod stored;
+pub mod witness;

@@ -13,6 +13,14 @@ pub struct Servers {
 }
 
 impl Servers {
+    pub async fn start() -> Self {
+        Self::start_only(&["start"]).await
+    }
+
+    pub async fn start_rabbitmq() -> Self {
+        Self::start_only(&["start", "rabbitmq"]).await
+    }
+
     pub async fn start_postgres() -> Self {
         Self::start_only(&["start", "postgres"]).await
     }

@@ -4,22 +4,24 @@
 //! pipelined, mark what was confirmed. Publishing twice is harmless; a claim whose process died is taken
 //! over. At most a window of tasks a lane is with the broker; the rest waits in the ledger, in order.
 
+mod deaths;
+mod reconcile;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use chrono::Utc;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Depths, Durability, Message, Outgoing, Route, Unavailable};
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
-use crate::db::tasks::{Claim, ClaimedTask, FailedAttempt};
+use crate::db::tasks::{Claim, ClaimedTask};
 use crate::db::{Db, DbError};
 use crate::domain::backoff::jittered;
 use crate::domain::priority::Priority;
-use crate::domain::status::TaskState;
-use crate::domain::task::EmbedTask;
+use reconcile::Look;
 
 /// Tasks in one claim: hundreds, as singly confirmed messages are sixty times slower.
 const BATCH: u64 = 500;
@@ -29,8 +31,6 @@ const FULL_POLL: Duration = Duration::from_millis(20);
 const CLAIM_CHECK: Duration = Duration::from_secs(5);
 /// The longest wait between attempts while the database or the broker is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Dead letters looked at in one pass.
-const DEAD_LETTERS: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 enum RelayError {
@@ -61,8 +61,10 @@ pub struct Relay {
     reconcile_every: Duration,
     /// How much later than others a task may be served without being lost.
     lateness: Duration,
-    /// Why the broker can't be used, for the heartbeat.
+    /// Why tasks can't be handed over, for the heartbeat.
     trouble: Mutex<Option<String>>,
+    /// What the reconciler saw last.
+    seen: Mutex<Option<Look>>,
 }
 
 impl Relay {
@@ -75,12 +77,14 @@ impl Relay {
             reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
             lateness: lateness(&settings.queue),
             trouble: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
-    /// Why tasks can't be handed over at the moment.
+    /// Why tasks can't be handed over at the moment; or couldn't be, if there were any.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.or_else(|| self.broker.trouble())
     }
 
     /// At boot, before anything is served: what a broker without a memory held is pending again.
@@ -96,9 +100,11 @@ impl Relay {
 
     /// Relays until `shutdown`. Errors are waited out with back-off.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let patience =
-            || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
-        let mut delays = patience().build();
+        tokio::join!(self.hand_over(&shutdown), self.record_deaths(&shutdown));
+    }
+
+    async fn hand_over(&self, shutdown: &CancellationToken) {
+        let mut delays = patience();
         let mut checked = Instant::now();
         let mut reconciled = Instant::now();
         while !shutdown.is_cancelled() {
@@ -108,7 +114,7 @@ impl Relay {
             self.note(outcome.as_ref().err());
             let wait = match outcome {
                 Ok(pass) => {
-                    delays = patience().build();
+                    delays = patience();
                     match pass {
                         Pass::Published => continue,
                         Pass::Idle => self.poll,
@@ -130,11 +136,13 @@ impl Relay {
         }
     }
 
-    /// Logs a failure when it begins and when it ends, not at each repetition.
+    /// Logs a failure when it begins and when it ends, not at each repetition; nor what the broker's own room
+    /// has said.
     fn note(&self, error: Option<&RelayError>) {
         let text = error.map(ToString::to_string);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*trouble, &text) {
+            (None, Some(_)) if self.broker.trouble().is_some() => {}
             (None, Some(error)) => {
                 tracing::warn!(%error, "tasks can't be handed to the broker; they wait in the ledger")
             }
@@ -182,7 +190,7 @@ impl Relay {
     }
 
     async fn publish(&self, lane: Priority, claim: Claim) -> Result<(), RelayError> {
-        let outgoing = claim.tasks.iter().map(|claimed| outgoing(lane, claimed)).collect();
+        let outgoing = claim.tasks.iter().map(|claimed| outgoing(lane, claimed, claim.at)).collect();
         let answers = self.broker.publish(outgoing).await;
         let mut refused = Vec::new();
         let mut reason = String::new();
@@ -203,62 +211,24 @@ impl Relay {
         self.db.confirm(claim, refused).await?;
         failed.map_or(Ok(()), Err)
     }
-
-    /// Looks for tasks that the ledger believes with the broker and the broker no longer has.
-    ///
-    /// A backlog is no loss: the lanes are first in, first out, so a task is lost when its lane is empty
-    /// or has long since served later ones, never for its age alone.
-    pub async fn reconcile(&self) -> Result<(), DbError> {
-        // Before the broker is asked: a task that was due by then and isn't counted is lost.
-        let asked = Utc::now();
-        let Ok(depths) = self.broker.depths().await else { return Ok(()) };
-        self.record_dead_letters().await?;
-        let grace = chrono::Duration::from_std(self.lateness).unwrap_or(chrono::Duration::MAX);
-        let workers = self.db.workers().await?;
-        for lane in Priority::ALL {
-            let served =
-                workers.iter().filter_map(|w| [w.served_high, w.served_normal, w.served_low][lane as usize]);
-            let empty = held(&depths, lane) == 0 && workers.iter().all(|w| w.in_flight == 0);
-            let progress = if empty { Some(asked) } else { served.max() };
-            let Some(before) = progress.and_then(|moment| moment.checked_sub_signed(grace)) else { continue };
-            let lost = self.db.release_lost(lane, before).await?;
-            if lost > 0 {
-                tracing::warn!(%lane, tasks = lost, "the broker has lost tasks; they are pending again");
-            }
-        }
-        Ok(())
-    }
-
-    /// What the broker itself gave up (a delivery limit) is written into the ledger with its reason.
-    async fn record_dead_letters(&self) -> Result<(), DbError> {
-        let Ok(letters) = self.broker.dead_letters(DEAD_LETTERS).await else { return Ok(()) };
-        let dead = letters.into_iter().filter_map(|letter| {
-            let task = EmbedTask::decode(&letter.message.body).ok()?;
-            let attempts = letter.message.attempt;
-            Some(FailedAttempt {
-                task,
-                attempts,
-                error: letter.reason,
-                state: TaskState::Dead,
-                not_before: letter.at,
-            })
-        });
-        let dead: Vec<FailedAttempt> = dead.collect();
-        if dead.is_empty() { Ok(()) } else { self.db.record_broker_dead(dead).await }
-    }
 }
 
-/// Messages of a lane that the broker holds.
+fn patience() -> ExponentialBackoff {
+    ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times().build()
+}
+
+/// Messages of a lane that the broker holds, as far as this process knows. In a process without a worker those
+/// in the others' hands are missing: the window is then too wide by what workers hold, which is little.
 fn held(depths: &Depths, lane: Priority) -> u64 {
     depths.ready[lane as usize] + depths.unacked[lane as usize]
 }
 
-fn outgoing(lane: Priority, claimed: &ClaimedTask) -> Outgoing {
+fn outgoing(lane: Priority, claimed: &ClaimedTask, published_at: DateTime<Utc>) -> Outgoing {
     let message = Message {
         id: claimed.task.to_string(),
         body: claimed.task.encode(),
         attempt: claimed.attempts,
-        published_at: Utc::now(),
+        published_at,
     };
     Outgoing { route: Route::Lane(lane), message }
 }

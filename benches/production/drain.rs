@@ -1,0 +1,212 @@
+//! How fast a backlog drains with an embedder that costs nothing, beside what the servers alone do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use mapx_embeddings::app::App;
+use mapx_embeddings::config::Role;
+use mapx_embeddings::config::secret::ServerUrl;
+use mapx_embeddings::config::sections::VectorIndexKind;
+use mapx_embeddings::domain::embedding::Embedding;
+use mapx_embeddings::domain::priority::Priority;
+use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
+use sea_orm::prelude::PgVector;
+use sea_orm::sqlx;
+use tokio_util::sync::CancellationToken;
+
+use crate::saves::draft;
+use crate::stack::{Data, median, server};
+
+/// Texts in a call of the free embedder, and rows in a raw UPDATE.
+const BATCH: usize = 250;
+
+/// A direction out of the text's length and last bytes: free, finite and not zero.
+struct Free {
+    dimensions: usize,
+}
+
+fn vector(seed: usize, dimensions: usize) -> Vec<f32> {
+    (0..dimensions).map(|n| ((seed.wrapping_mul(31).wrapping_add(n * n)) % 97) as f32 + 1.0).collect()
+}
+
+#[async_trait]
+impl Embedder for Free {
+    fn model(&self) -> &str {
+        "free"
+    }
+
+    fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_inputs: BATCH, max_input_bytes: 100_000, worthwhile_inputs: BATCH }
+    }
+
+    fn default_threshold(&self) -> f32 {
+        0.5
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+        let made = texts.iter().map(|text| {
+            let seed = text.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
+            Embedding::new(vector(seed, self.dimensions), self.dimensions).map_err(|e| Unembeddable(e.to_string()))
+        });
+        Ok(made.collect())
+    }
+}
+
+/// Tasks a second from a ledger full of them to an empty one.
+async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> f64 {
+    let data = Data::new().await;
+    let mut settings = data.settings();
+    settings.database.vector_index = index;
+    settings.broker.url = ServerUrl::new(server("MAPX_TEST_AMQP_URL"));
+    settings.broker.prefix = data.name.clone();
+    settings.server.bind = "127.0.0.1:0".parse().expect("an address");
+    let embedder = Arc::new(Free { dimensions });
+    let app = App::build_with(settings, Role::All, embedder).await.expect("builds");
+    let db = app.db().clone();
+    for start in (0..tasks).step_by(1000) {
+        let drafts = (start..(start + 1000).min(tasks)).map(|n| draft(1, n, false)).collect();
+        db.save_all(drafts, Priority::Normal).await.expect("saved");
+    }
+    let shutdown = CancellationToken::new();
+    let started = Instant::now();
+    let running = tokio::spawn(app.run_until(shutdown.clone()));
+    let limit = Duration::from_secs(300);
+    while db.pending_embeddings().await.expect("a count") > 0 {
+        assert!(started.elapsed() < limit, "not drained within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let rate = tasks as f64 / started.elapsed().as_secs_f64();
+    shutdown.cancel();
+    running.await.expect("no panic").expect("ends well");
+    delete_queues(&data.name).await;
+    data.end().await;
+    rate
+}
+
+pub async fn delete_queues(prefix: &str) {
+    let api = server("MAPX_TEST_RABBITMQ_API");
+    let http = reqwest::Client::new();
+    let queues = http.get(format!("{api}/api/queues/%2F?columns=name")).send().await.expect("an answer");
+    for queue in queues.json::<Vec<serde_json::Value>>().await.expect("JSON") {
+        let name = queue["name"].as_str().unwrap_or_default();
+        if name.starts_with(prefix) {
+            let _ = http.delete(format!("{api}/api/queues/%2F/{name}")).send().await;
+        }
+    }
+}
+
+/// Messages a second through one quorum queue: published with confirms in batches of 500 while a consumer acks
+/// in runs of 32.
+async fn raw_broker(messages: usize) -> f64 {
+    let url = server("MAPX_TEST_AMQP_URL");
+    let connect = || Connection::connect(&url, ConnectionProperties::default());
+    let (publishing, consuming) = (connect().await.expect("connects"), connect().await.expect("connects"));
+    let (out, back) = (
+        publishing.create_channel().await.expect("a channel"),
+        consuming.create_channel().await.expect("a channel"),
+    );
+    let name = format!("raw-{}", uuid::Uuid::new_v4().simple());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    out.queue_declare(name.clone().into(), durable, arguments).await.expect("declared");
+    out.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    back.basic_qos(1_000, BasicQosOptions::default()).await.expect("a prefetch");
+    let mut deliveries = back
+        .basic_consume(name.clone().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .expect("consumes");
+    let body = [b'x'; 120];
+    let started = Instant::now();
+    let publish = async {
+        for start in (0..messages).step_by(500) {
+            let mut confirms = Vec::with_capacity(500);
+            for _ in start..(start + 500).min(messages) {
+                let properties = BasicProperties::default().with_delivery_mode(2);
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let sent = out.basic_publish("".into(), name.clone().into(), options, &body, properties).await;
+                confirms.push(sent.expect("sent"));
+            }
+            for confirm in confirms {
+                confirm.await.expect("confirmed");
+            }
+        }
+    };
+    let consume = async {
+        for n in 1..=messages {
+            let delivery = deliveries.next().await.expect("a delivery").expect("a delivery");
+            if n % 32 == 0 || n == messages {
+                delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("acked");
+            }
+        }
+    };
+    tokio::join!(publish, consume);
+    let rate = messages as f64 / started.elapsed().as_secs_f64();
+    out.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    publishing.close(200, "done".into()).await.expect("closes");
+    consuming.close(200, "done".into()).await.expect("closes");
+    rate
+}
+
+/// Rows a second by `UPDATE … FROM unnest` on a table with nothing but a key and the vector.
+async fn raw_update(dimensions: usize, index: VectorIndexKind, rows: usize) -> f64 {
+    let data = Data::new().await;
+    let pool = sqlx::PgPool::connect(&data.url()).await.expect("connects");
+    let hnsw = match index {
+        VectorIndexKind::Hnsw => "CREATE INDEX ON raw USING hnsw (embedding vector_cosine_ops);",
+        VectorIndexKind::None => "",
+    };
+    let table = format!(
+        "CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE raw (id BIGINT PRIMARY KEY, embedding VECTOR({dimensions})); \
+         INSERT INTO raw (id) SELECT n FROM generate_series(1, {rows}) n; {hnsw}"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(table)).execute(&pool).await.expect("a table");
+    let update = "UPDATE raw SET embedding = made.embedding FROM unnest($1::bigint[], $2::vector[]) AS made (id, embedding) \
+                  WHERE raw.id = made.id";
+    let started = Instant::now();
+    for start in (1..=rows).step_by(BATCH) {
+        let ids: Vec<i64> = (start..(start + BATCH).min(rows + 1)).map(|id| id as i64).collect();
+        let vectors: Vec<PgVector> =
+            ids.iter().map(|id| PgVector::from(vector(*id as usize, dimensions))).collect();
+        sqlx::query(update).bind(&ids).bind(&vectors).execute(&pool).await.expect("updated");
+    }
+    let rate = rows as f64 / started.elapsed().as_secs_f64();
+    pool.close().await;
+    data.end().await;
+    rate
+}
+
+pub async fn run() {
+    println!("\n## Drain with a free embedder, beside the raw rates of both servers (medians of three)\n");
+    let kinds = [
+        (256, VectorIndexKind::None, "256, no index", 20_000),
+        (256, VectorIndexKind::Hnsw, "256, HNSW", 6_000),
+        (1536, VectorIndexKind::None, "1536, no index", 10_000),
+        (1536, VectorIndexKind::Hnsw, "1536, HNSW", 1_500),
+    ];
+    for (dimensions, index, name, tasks) in kinds {
+        let (mut ours, mut broker, mut update) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..3 {
+            broker.push(raw_broker(tasks.max(10_000)).await);
+            update.push(raw_update(dimensions, index, tasks).await);
+            ours.push(pipeline(dimensions, index, tasks).await);
+        }
+        let (ours, broker, update) = (median(ours), median(broker), median(update));
+        println!(
+            "{name:<15} {ours:.0} tasks/s; raw broker {broker:.0}/s, raw unnest {update:.0}/s; {:.2} of the slower",
+            ours / broker.min(update)
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! One queue's channel: passes deliveries on as they come, and tells the server what has been settled.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::super::Unavailable;
+use super::super::in_hand::Hands;
+use super::connection::described;
+use super::consumer::Inbox;
+use super::link::{ANSWER, Live, within};
+use super::message::{Received, received};
+use super::settled::{Frame, Settled};
+use crate::domain::priority::Priority;
+
+/// Acks that follow within this time go together: a worker acks a batch one by one.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// What a lane and the receipts of its deliveries share. It outlives the subscription for as long as one of
+/// them is held.
+pub(super) struct Lane {
+    /// `None` for the notices of dead letters, which are in no lane.
+    priority: Option<Priority>,
+    settled: Mutex<Settled>,
+    /// Something was settled.
+    changed: Notify,
+    hands: Arc<Mutex<Hands>>,
+}
+
+/// A delivery on its way to the caller.
+pub(super) struct Arrival {
+    pub received: Received,
+    pub lane: Arc<Lane>,
+    pub tag: u64,
+}
+
+impl Lane {
+    pub fn new(priority: Option<Priority>, hands: Arc<Mutex<Hands>>) -> Arc<Self> {
+        Arc::new(Self { priority, settled: Mutex::default(), changed: Notify::new(), hands })
+    }
+
+    pub fn ack(&self, tag: u64, entered: DateTime<Utc>) {
+        self.settled().ack(tag, Instant::now());
+        self.left(entered);
+    }
+
+    pub fn give_back(&self, tag: u64, entered: DateTime<Utc>) {
+        self.settled().give_back(tag);
+        self.left(entered);
+    }
+
+    fn left(&self, entered: DateTime<Utc>) {
+        if let Some(lane) = self.priority {
+            self.hands.lock().unwrap_or_else(PoisonError::into_inner).leave(lane, entered);
+        }
+        self.changed.notify_one();
+    }
+
+    fn arrived(self: &Arc<Self>, delivery: lapin::message::Delivery) -> Arrival {
+        let tag = delivery.delivery_tag;
+        self.settled().deliver(tag);
+        let received = received(delivery, self.priority, Utc::now());
+        if let Some(lane) = self.priority {
+            self.hands.lock().unwrap_or_else(PoisonError::into_inner).take(lane, received.entered);
+        }
+        Arrival { received, lane: self.clone(), tag }
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task behind a lane.
+pub(super) struct Pump {
+    lane: Arc<Lane>,
+    inbox: Arc<Inbox>,
+    live: Arc<Live>,
+    queue: String,
+    channel: Channel,
+    stream: Consumer,
+}
+
+impl Pump {
+    /// Subscribes to `queue` on a channel of its own, with at most `prefetch` unsettled deliveries.
+    pub async fn subscribe(
+        live: Arc<Live>,
+        queue: &str,
+        prefetch: usize,
+        lane: Arc<Lane>,
+        inbox: Arc<Inbox>,
+    ) -> Result<Self, Unavailable> {
+        let channel = live.channel().await?;
+        // To RabbitMQ, 0 is unlimited.
+        let prefetch = u16::try_from(prefetch.max(1)).unwrap_or(u16::MAX);
+        within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let stream =
+            within(channel.basic_consume(queue.into(), "mapx-embeddings".into(), options, arguments)).await?;
+        Ok(Self { lane, inbox, live, queue: queue.to_owned(), channel, stream })
+    }
+
+    /// Runs until the subscription is closed and all that it delivered is settled, or the channel is lost.
+    pub async fn run(mut self) {
+        let ended = self.deliver().await;
+        if ended.is_some() {
+            // Perhaps because its queue was deleted.
+            self.live.undeclare();
+        }
+        // Others go on for what their callers hold; nothing more is delivered to any.
+        self.inbox.end(ended);
+        if self.channel.status().connected() {
+            self.cancel().await;
+            self.settle_the_rest().await;
+        }
+        let _ = timeout(ANSWER, self.channel.close(200, "OK".into())).await;
+    }
+
+    /// Passes deliveries on until the subscription is closed; returns why, unless the caller has closed it.
+    async fn deliver(&mut self) -> Option<String> {
+        let mut flush_at: Option<Instant> = None;
+        let inbox = self.inbox.clone();
+        loop {
+            tokio::select! {
+                () = inbox.closed() => return None,
+                delivery = self.stream.next() => match delivery {
+                    Some(Ok(delivery)) => inbox.put(self.lane.arrived(delivery)),
+                    Some(Err(error)) => return Some(described(&error)),
+                    // The queue was deleted, or its node has gone.
+                    None => return Some(format!("the subscription to {} was cancelled by the server", self.queue)),
+                },
+                () = self.lane.changed.notified() => {
+                    flush_at.get_or_insert(Instant::now() + GATHER);
+                }
+                () = at(flush_at) => flush_at = match self.flush().await {
+                    Ok(next) => next,
+                    Err(reason) => return Some(reason),
+                },
+            }
+        }
+    }
+
+    /// No more deliveries; those that nobody has taken go back at once, in order. What is to be returned
+    /// follows the cancel without a wait for its answer: before someone else subscribes, it stands in front.
+    async fn cancel(&mut self) {
+        let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
+        let _ = tokio::join!(timeout(ANSWER, cancel), self.flush());
+        while let Ok(Some(Ok(delivery))) = timeout(GATHER, self.stream.next()).await {
+            let late = self.lane.arrived(delivery);
+            self.lane.give_back(late.tag, late.received.entered);
+        }
+    }
+
+    async fn settle_the_rest(&mut self) {
+        let mut flush_at = Some(Instant::now());
+        while !self.lane.settled().is_done() && self.channel.status().connected() {
+            tokio::select! {
+                () = self.lane.changed.notified() => {
+                    flush_at = Some(flush_at.unwrap_or(Instant::now()).min(Instant::now()));
+                }
+                () = at(flush_at) => match self.flush().await {
+                    Ok(next) => flush_at = next,
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Sends what is settled; returns when there will be more to send.
+    async fn flush(&self) -> Result<Option<Instant>, String> {
+        let (frames, next) = {
+            let mut settled = self.lane.settled();
+            (settled.frames(Instant::now()), settled.next_due())
+        };
+        // Written in this order, and not waited for one by one.
+        let sent = join_all(frames.into_iter().map(|frame| self.send(frame)));
+        match timeout(ANSWER, sent).await {
+            Ok(sent) => sent.into_iter().collect::<Result<(), _>>().map_err(|error| described(&error))?,
+            Err(_) => return Err("acks are not taken".to_owned()),
+        }
+        Ok(next)
+    }
+
+    async fn send(&self, frame: Frame) -> lapin::Result<()> {
+        match frame {
+            Frame::Ack { tag, multiple } => self.channel.basic_ack(tag, BasicAckOptions { multiple }).await,
+            Frame::Reject { tag } => self.channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await,
+        }
+    }
+}
+
+/// For ever if there is no such instant.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,151 @@
+//! Our message as RabbitMQ's properties, headers and body, and back.
+//!
+//! Anyone can publish to a queue by hand, so everything may be missing or of another type: what is read gets
+//! a default and never an error. Whether the body is a task is the worker's question.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+
+use super::super::topology::Topology;
+use super::super::{Death, Message, Outgoing, Route};
+use crate::domain::priority::Priority;
+
+const ATTEMPT: &str = "mapx-attempt";
+/// Milliseconds since 1970. AMQP's own timestamp has whole seconds.
+const PUBLISHED_AT: &str = "mapx-published-at";
+/// When the message comes out of its rung, in milliseconds since 1970.
+const DUE_AT: &str = "mapx-due-at";
+const REASON: &str = "mapx-reason";
+const LANE: &str = "mapx-lane";
+/// When it was given up, in milliseconds since 1970.
+const DEAD_AT: &str = "mapx-dead-at";
+
+/// RabbitMQ's own account of how a message left its queues.
+const X_DEATH: &str = "x-death";
+/// Its reason for a message that left a rung on time.
+const EXPIRED: &str = "expired";
+
+/// A reason's length in bytes: all headers must fit into one frame, of 128 KiB or less.
+const LONGEST_REASON: usize = 8 * 1024;
+const PERSISTENT: u8 = 2;
+
+/// What a delivery carries.
+pub(super) struct Received {
+    pub message: Message,
+    pub lane: Priority,
+    /// When it entered the lane.
+    pub entered: DateTime<Utc>,
+    pub redelivered: bool,
+    pub death: Option<Death>,
+}
+
+/// Neither the `priority` property nor an expiration of its own: RabbitMQ 4.3 starves by the first, and a
+/// message a long expiration stands before holds up what comes behind it.
+pub(super) fn properties(outgoing: &Outgoing, topology: &Topology, now: DateTime<Utc>) -> BasicProperties {
+    let Outgoing { route, message } = outgoing;
+    let mut headers = FieldTable::default();
+    headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(message.attempt.into()));
+    headers.insert(PUBLISHED_AT.into(), millis(message.published_at));
+    match route {
+        Route::Lane(_) => {}
+        Route::Retry { delay, .. } => {
+            headers.insert(DUE_AT.into(), millis(after(now, topology.rung_for(*delay))));
+        }
+        Route::Dead { lane, reason } => {
+            let reason = &reason[..reason.floor_char_boundary(LONGEST_REASON)];
+            headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
+            headers.insert(LANE.into(), AMQPValue::LongString(lane.name().into()));
+            headers.insert(DEAD_AT.into(), millis(now));
+        }
+    }
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(u64::try_from(message.published_at.timestamp()).unwrap_or_default())
+        .with_headers(headers);
+    // A longer one can't be said, and none of ours is.
+    match ShortString::try_new(message.id.clone()) {
+        Ok(id) => properties.with_message_id(id),
+        Err(_) => properties,
+    }
+}
+
+/// Reads a delivery from a lane's queue, or from the notices, where the lane is told by the routing key.
+pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime<Utc>) -> Received {
+    let Delivery { properties, data: body, redelivered, routing_key, .. } = delivery;
+    let headers = properties.headers().clone().unwrap_or_default();
+    let attempt = integer(&headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let property = || DateTime::from_timestamp(i64::try_from((*properties.timestamp())?).ok()?, 0);
+    // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
+    let published_at = moment(&headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
+    let entered = moment(&headers, DUE_AT).map_or(published_at, |due| due.max(published_at).min(now));
+    let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    Received {
+        message: Message { id, body, attempt, published_at },
+        lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
+        entered,
+        redelivered,
+        death: death(&headers, now),
+    }
+}
+
+/// By a worker, with its reason; or by the broker, with its word for it.
+fn death(headers: &FieldTable, now: DateTime<Utc>) -> Option<Death> {
+    if let Some(reason) = text(headers, REASON) {
+        return Some(Death { reason, at: moment(headers, DEAD_AT).unwrap_or(now) });
+    }
+    let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get(X_DEATH) else { return None };
+    deaths.as_slice().iter().find_map(|death| {
+        let AMQPValue::FieldTable(death) = death else { return None };
+        let reason = text(death, "reason").filter(|reason| reason != EXPIRED)?;
+        let at = match death.inner().get("time") {
+            Some(AMQPValue::Timestamp(seconds)) => DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0),
+            _ => None,
+        };
+        Some(Death { reason, at: at.unwrap_or(now) })
+    })
+}
+
+fn text(table: &FieldTable, key: &str) -> Option<String> {
+    match table.inner().get(key)? {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// Every integer that AMQP has.
+fn integer(table: &FieldTable, key: &str) -> Option<i64> {
+    match *table.inner().get(key)? {
+        AMQPValue::ShortShortInt(n) => Some(n.into()),
+        AMQPValue::ShortShortUInt(n) => Some(n.into()),
+        AMQPValue::ShortInt(n) => Some(n.into()),
+        AMQPValue::ShortUInt(n) => Some(n.into()),
+        AMQPValue::LongInt(n) => Some(n.into()),
+        AMQPValue::LongUInt(n) => Some(n.into()),
+        AMQPValue::LongLongInt(n) => Some(n),
+        _ => None,
+    }
+}
+
+fn moment(table: &FieldTable, key: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(integer(table, key)?)
+}
+
+fn millis(at: DateTime<Utc>) -> AMQPValue {
+    AMQPValue::LongLongInt(at.timestamp_millis())
+}
+
+fn after(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
+    let delay = chrono::Duration::from_std(delay).unwrap_or(chrono::Duration::MAX);
+    now.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// For a header or a client property.
+pub(super) fn long(text: impl AsRef<str>) -> LongString {
+    text.as_ref().as_bytes().into()
+}

@@ -1,0 +1,144 @@
+//! The broker that is a RabbitMQ server, 3.10 or later ([`Durability::Disk`]).
+//!
+//! Two connections, one to publish and one to consume, each kept up by a task of its own ([`link`]). What is
+//! asked while there is none is answered at once with the reason; nothing here waits for a server to come
+//! back, as the ledger has what can't be handed over.
+
+mod connection;
+mod consumer;
+mod declare;
+mod depths;
+mod health;
+mod lane;
+mod link;
+mod message;
+mod publisher;
+mod settled;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::in_hand::Hands;
+use super::topology::Topology;
+use super::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
+use crate::config::broker::AmqpServer;
+use crate::domain::priority::Priority;
+use connection::Address;
+use consumer::{Inbox, RabbitConsumer};
+use health::{Health, Purpose};
+use lane::{Lane, Pump};
+use link::Link;
+
+/// How long the end waits for the last acks to be sent.
+const LAST_ACKS: Duration = Duration::from_secs(2);
+
+/// Why the broker can't even be tried with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("broker.ca_file: can't use {path}: {problem}")]
+    CaFile { path: String, problem: String },
+    #[error("broker.ca_file: the system's certificate authorities can't be used, name one: {0}")]
+    Roots(String),
+}
+
+pub struct RabbitBroker {
+    topology: Arc<Topology>,
+    publishing: Link,
+    consuming: Link,
+    health: Arc<Health>,
+    hands: Arc<Mutex<Hands>>,
+    pumps: TaskTracker,
+}
+
+impl RabbitBroker {
+    /// Starts to connect, and doesn't wait for it. `role` and `host` tell a person in RabbitMQ's management
+    /// UI whose connections these are. Must be called on a tokio runtime, and closed before that ends: lapin
+    /// has threads of its own.
+    ///
+    /// # Errors
+    /// When the certificates can't be used; what only the server can refuse is told by [`Broker::trouble`].
+    pub fn new(
+        server: AmqpServer,
+        ca_file: &str,
+        topology: Topology,
+        role: &'static str,
+        host: &str,
+    ) -> Result<Self, BuildError> {
+        let address = Arc::new(Address::new(server, ca_file, role, host)?);
+        let (topology, health) = (Arc::new(topology), Arc::new(Health::default()));
+        let link = |purpose| Link::start(address.clone(), topology.clone(), purpose, health.clone());
+        let (publishing, consuming) = (link(Purpose::Publish), link(Purpose::Consume));
+        Ok(Self { topology, publishing, consuming, health, hands: Arc::default(), pumps: TaskTracker::new() })
+    }
+
+    /// Subscribes to the queues, all of them or none.
+    async fn subscribe(
+        &self,
+        queues: Vec<(Option<Priority>, &str)>,
+        prefetch: usize,
+    ) -> Result<Box<dyn Consumer>, Unavailable> {
+        let live = self.consuming.up().await?;
+        live.ensure_declared().await?;
+        let inbox = Inbox::new(prefetch);
+        let consumer = RabbitConsumer(inbox.clone());
+        // All at once: the lane that is subscribed first would have a start over the others.
+        let subscribing = queues.into_iter().map(|(priority, queue)| {
+            let lane = Lane::new(priority, self.hands.clone());
+            Pump::subscribe(live.clone(), queue, prefetch, lane, inbox.clone())
+        });
+        let pumps = try_join_all(subscribing).await.inspect_err(|_| live.undeclare())?;
+        for pump in pumps {
+            self.pumps.spawn(pump.run());
+        }
+        Ok(Box::new(consumer))
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitBroker {
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        publisher::publish(&self.publishing, &self.topology, &messages).await
+    }
+
+    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        let lanes = Priority::ALL.map(|lane| (Some(lane), self.topology.lane_queue(lane)));
+        self.subscribe(lanes.into(), prefetch).await
+    }
+
+    async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.subscribe(vec![(None, self.topology.notice_queue())], prefetch).await
+    }
+
+    async fn depths(&self) -> Result<Depths, Unavailable> {
+        let live = self.consuming.up().await?;
+        let depths = depths::depths(&live, &self.topology).await?;
+        Ok(Depths { unacked: self.in_hand().map(|lane| lane.deliveries), ..depths })
+    }
+
+    fn in_hand(&self) -> [InHand; 3] {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner).look()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.health.trouble()
+    }
+
+    async fn close(&self) {
+        self.pumps.close();
+        // Consumers have been dropped by now, and their last acks are on their way.
+        let _ = timeout(LAST_ACKS, self.pumps.wait()).await;
+        tokio::join!(self.publishing.close(), self.consuming.close());
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Disk
+    }
+}
