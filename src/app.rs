@@ -117,12 +117,16 @@ impl App {
             let (reporter, drained) = (self.reporter, drained.clone());
             tokio::spawn(async move { reporter.run(drained).await })
         };
-        let (relay, worker) = (self.relay, self.worker);
+        let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
                 let relay = relay.clone();
                 Box::pin(async move { relay.run(stop).await })
+            }),
+            supervise("count", self.role != Role::Worker, shutdown.clone(), move |stop| {
+                let db = counted.clone();
+                Box::pin(async move { db.keep_counted(stop).await })
             }),
             supervise("worker", self.role != Role::Serve, shutdown, move |stop| {
                 let worker = worker.clone();

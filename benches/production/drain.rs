@@ -83,11 +83,14 @@ async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> f6
     let started = Instant::now();
     let running = tokio::spawn(app.run_until(shutdown.clone()));
     let limit = Duration::from_secs(300);
-    while db.pending_embeddings().await.expect("a count") > 0 {
+    let pool = sqlx::PgPool::connect(&data.url()).await.expect("connects");
+    let open = "SELECT EXISTS (SELECT 1 FROM embedding_tasks)";
+    while sqlx::query_scalar::<_, bool>(open).fetch_one(&pool).await.expect("an answer") {
         assert!(started.elapsed() < limit, "not drained within {limit:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rate = tasks as f64 / started.elapsed().as_secs_f64();
+    pool.close().await;
     shutdown.cancel();
     running.await.expect("no panic").expect("ends well");
     delete_queues(&data.name).await;

@@ -7,6 +7,7 @@
 pub mod changes;
 mod combine;
 mod connect;
+pub mod counts;
 pub mod embeddings;
 mod entities;
 mod error;
@@ -36,6 +37,7 @@ use tokio::sync::Notify;
 
 use combine::Combiner;
 pub use connect::Migrated;
+use counts::Counter;
 use embeddings::Finished;
 pub use error::DbError;
 use pooled::{Pooled, Races};
@@ -63,6 +65,7 @@ pub struct Db {
     marks_deleted: bool,
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
+    counter: Arc<Counter>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }
@@ -149,11 +152,6 @@ impl Db {
 
     fn is_postgres(&self) -> bool {
         sql::is_postgres(&self.read)
-    }
-
-    /// Which back end it is, for people.
-    pub fn kind(&self) -> &'static str {
-        if self.is_postgres() { "postgres" } else { "sqlite" }
     }
 
     pub fn model(&self) -> &ModelSpec {

@@ -48,18 +48,28 @@ impl Db {
         Ok(counts)
     }
 
-    /// Recommendations in all, and those that still have no vector of their text.
-    pub async fn coverage(&self) -> Result<(u64, u64), DbError> {
-        let all: Option<i64> =
-            sql::scalar(self.read(), "SELECT count(*) FROM recommendations WHERE deleted_at IS NULL", []).await?;
-        let open = "SELECT count(*) FROM embedding_tasks WHERE target = 'current'";
-        let open: Option<i64> = sql::scalar(self.read(), open, []).await?;
-        Ok((all.unwrap_or(0).max(0) as u64, open.unwrap_or(0).max(0) as u64))
+    pub(super) async fn count_recommendations(&self) -> Result<u64, DbError> {
+        self.number("SELECT count(*) FROM recommendations WHERE deleted_at IS NULL").await
     }
 
-    /// Tasks that a search can't find by meaning yet, or only by an older text.
-    pub async fn pending_embeddings(&self) -> Result<u64, DbError> {
-        let select = "SELECT count(*) FROM embedding_tasks WHERE state <> 'dead'";
+    /// Recommendations without a vector of their text.
+    pub(super) async fn count_unembedded(&self) -> Result<u64, DbError> {
+        self.number("SELECT count(*) FROM embedding_tasks WHERE target = 'current'").await
+    }
+
+    /// Tasks that are neither finished nor given up.
+    pub(super) async fn count_pending(&self) -> Result<u64, DbError> {
+        self.number("SELECT count(*) FROM embedding_tasks WHERE state <> 'dead'").await
+    }
+
+    async fn number(&self, select: &str) -> Result<u64, DbError> {
         Ok(sql::scalar::<i64>(self.read(), select, []).await?.unwrap_or(0).max(0) as u64)
+    }
+}
+
+impl QueueCounts {
+    /// Tasks that are neither finished nor given up.
+    pub fn unfinished(&self) -> u64 {
+        self.open.iter().sum::<u64>() + self.retrying
     }
 }

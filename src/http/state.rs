@@ -15,6 +15,7 @@ pub struct AppState {
     /// What `/health/ready` and the status say of the embedder.
     pub provider: Arc<str>,
     pub broker: Arc<str>,
+    pub database: Arc<str>,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -30,6 +31,7 @@ impl AppState {
             search,
             provider: provider.into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
+            database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Consumer, InHand, Unavailable};
@@ -29,6 +30,10 @@ pub use tally::Tally;
 
 /// The longest wait before subscribing again.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The longest that deliveries are held while no call can be made: RabbitMQ takes the channel from a consumer
+/// that keeps one for half an hour.
+const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
 
 pub struct Worker {
     context: Arc<Context>,
@@ -79,6 +84,10 @@ impl Worker {
         let mut delays = patience().build();
         let mut away = false;
         while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = self.context.gate.open() => {}
+                () = shutdown.cancelled() => break,
+            }
             match self.context.broker.consume(self.queue.prefetch(self.batch_size())).await {
                 Ok(mut consumer) => {
                     delays = patience().build();
@@ -111,15 +120,24 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<(), Unavailable> {
         loop {
-            let ready = async {
-                self.context.gate.open().await;
-                // Before the batch is taken: what can't be worked on stays with the broker.
-                permits.clone().acquire_owned().await
-            };
+            tokio::select! {
+                opened = timeout(LONGEST_HOLD, self.context.gate.open()) => if opened.is_err() {
+                    // What was sent ahead goes back until calls may be made.
+                    return Ok(());
+                },
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            // Before the batch is taken: what can't be worked on stays with the broker.
             let permit = tokio::select! {
-                permit = ready => permit.map_err(|_| Unavailable("the worker has ended".into()))?,
+                permit = permits.clone().acquire_owned() => {
+                    permit.map_err(|_| Unavailable("the worker has ended".into()))?
+                }
                 () = shutdown.cancelled() => return Ok(()),
             };
+            if self.context.gate.closed().is_some() {
+                // By a call that ended meanwhile.
+                continue;
+            }
             let batch = tokio::select! {
                 batch = consumer.receive(self.batch_size()) => batch?,
                 () = shutdown.cancelled() => return Ok(()),

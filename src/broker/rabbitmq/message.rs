@@ -149,3 +149,94 @@ fn after(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
 pub(super) fn long(text: impl AsRef<str>) -> LongString {
     text.as_ref().as_bytes().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::backoff::Backoff;
+
+    fn second(s: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(s, 0).expect("a moment")
+    }
+
+    fn delivery(properties: BasicProperties, key: &str) -> Delivery {
+        let mut delivery = Delivery::mock(1, "mapx.tasks".into(), key.into(), false, b"body".to_vec());
+        delivery.properties = properties;
+        delivery
+    }
+
+    fn with(entries: Vec<(&str, AMQPValue)>) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        for (key, value) in entries {
+            headers.insert(key.into(), value);
+        }
+        BasicProperties::default().with_headers(headers)
+    }
+
+    fn outgoing(route: Route) -> Outgoing {
+        let message =
+            Message { id: "7:current:v2".into(), body: b"body".to_vec(), attempt: 3, published_at: second(50) };
+        Outgoing { route, message }
+    }
+
+    fn topology() -> Topology {
+        Topology::new("mapx", &Backoff::new(Duration::from_secs(5), Duration::from_secs(15), 3))
+    }
+
+    #[test]
+    fn what_is_said_is_read_again() {
+        let lane = Priority::Normal;
+        let retry = outgoing(Route::Retry { lane, delay: Duration::from_secs(6) });
+        let sent = properties(&retry, &topology(), second(100));
+        assert_eq!((sent.delivery_mode(), sent.priority(), sent.expiration()), (&Some(PERSISTENT), &None, &None));
+        let back = received(delivery(sent, "normal"), Some(lane), second(200));
+        assert_eq!((back.message, back.death), (retry.message, None));
+        // From its rung of ten seconds.
+        assert_eq!(back.entered, second(110));
+
+        let dead = outgoing(Route::Dead { lane: Priority::Low, reason: "ü".repeat(10_000) });
+        let told = received(delivery(properties(&dead, &topology(), second(100)), "low"), None, second(200));
+        assert_eq!((told.message, told.lane), (dead.message, Priority::Low));
+        let death = told.death.expect("a death");
+        assert_eq!((death.reason, death.at), ("ü".repeat(LONGEST_REASON / 2), second(100)));
+    }
+
+    #[test]
+    fn what_is_missing_has_a_default() {
+        let now = second(200);
+        let bare = received(delivery(BasicProperties::default(), "nonsense"), None, now);
+        let message = Message { id: String::new(), body: b"body".to_vec(), attempt: 0, published_at: now };
+        assert_eq!((bare.message, bare.lane, bare.entered, bare.death), (message, Priority::Low, now, None));
+        let stamped = received(delivery(BasicProperties::default().with_timestamp(150), "high"), None, now);
+        assert_eq!((stamped.message.published_at, stamped.lane), (second(150), Priority::High));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_is_not_believed() {
+        // A moment that never comes would be the newest for ever, and the lane would never seem to move.
+        let now = second(200);
+        for key in [PUBLISHED_AT, DUE_AT] {
+            for value in [AMQPValue::LongLongInt(i64::MAX), AMQPValue::LongLongInt(999_000)] {
+                let ahead = received(delivery(with(vec![(key, value)]), "high"), None, now);
+                assert!(ahead.message.published_at <= now && ahead.entered <= now, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rung_is_no_death_and_a_delivery_limit_is() {
+        let x_death = |reason: &str| {
+            let mut death = FieldTable::default();
+            death.insert("reason".into(), AMQPValue::LongString(reason.into()));
+            death.insert("time".into(), AMQPValue::Timestamp(150));
+            AMQPValue::FieldTable(death)
+        };
+        let read = |deaths: Vec<AMQPValue>| {
+            let properties = with(vec![(X_DEATH, AMQPValue::FieldArray(deaths.into()))]);
+            received(delivery(properties, "high"), None, second(200)).death
+        };
+        assert_eq!(read(vec![x_death(EXPIRED)]), None);
+        let limit = Death { reason: "delivery_limit".into(), at: second(150) };
+        assert_eq!(read(vec![x_death("delivery_limit"), x_death(EXPIRED)]), Some(limit));
+    }
+}

@@ -36,7 +36,17 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
     let pooled = Pooled::new(conn.clone(), enqueued.clone());
     let writes = Writes::SideBySide { saver: Saver::start(&pooled, &model), pooled };
-    Ok(Db { read: conn, writes, index, model, marks_deleted, enqueued, finishing: Arc::default(), _lock: None })
+    Ok(Db {
+        read: conn,
+        writes,
+        index,
+        model,
+        marks_deleted,
+        enqueued,
+        finishing: Arc::default(),
+        counter: Arc::default(),
+        _lock: None,
+    })
 }
 
 pub(super) async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<Migrated, DbError> {

@@ -30,7 +30,17 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     let enqueued = Arc::new(Notify::new());
     let writes = Writes::InTurn(Writer::start(write, index.clone(), enqueued.clone()));
     let lock = Some(Arc::new(lock));
-    Ok(Db { read, writes, index, model, marks_deleted: false, enqueued, finishing: Arc::default(), _lock: lock })
+    Ok(Db {
+        read,
+        writes,
+        index,
+        model,
+        marks_deleted: false,
+        enqueued,
+        finishing: Arc::default(),
+        counter: Arc::default(),
+        _lock: lock,
+    })
 }
 
 pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<Migrated, DbError> {

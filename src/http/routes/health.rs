@@ -73,7 +73,7 @@ pub async fn ready(State(state): State<AppState>) -> impl IntoResponse {
         if database.is_none() { ("ready", StatusCode::OK) } else { ("unready", StatusCode::SERVICE_UNAVAILABLE) };
     let body = ReadyBody {
         status: status.into(),
-        database: Part::new(state.db.kind(), database),
+        database: Part::new(&state.database, database),
         broker: Part::new(&state.broker, workers.iter().find_map(|w| w.broker_error.clone())),
         provider: Part::new(&state.provider, workers.iter().find_map(|w| w.provider_error.clone())),
     };

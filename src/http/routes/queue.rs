@@ -76,14 +76,13 @@ pub struct WorkerBody {
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let (counts, workers, coverage) =
-        tokio::join!(state.db.queue_counts(), state.db.workers(), state.db.coverage());
-    let (recommendations, open) = coverage?;
-    let mut body = summary(&counts?, workers?, Utc::now());
+    let (counts, workers) = tokio::join!(state.db.counts(), state.db.workers());
+    let counts = counts?;
+    let mut body = summary(&counts.queue, workers?, Utc::now());
     body.broker.kind = state.broker.to_string();
     body.provider.kind = state.provider.to_string();
-    body.recommendations = recommendations;
-    body.embedded = recommendations.saturating_sub(open);
+    body.recommendations = counts.recommendations;
+    body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
     body.model = state.db.model().id.to_string();
     Ok(Envelope::new(body, "Queue status"))
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{body, list, names, words};
 use crate::support::app::{TestApp, eventually};
+use crate::support::data::full_stack;
 
 #[tokio::test]
 async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
@@ -36,7 +37,7 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
     assert_eq!(status["byPriority"], json!({ "high": 0, "normal": 0, "low": 0 }));
     assert_eq!((&status["queueLength"], &status["processing"]), (&json!(0), &json!(0)));
     assert_eq!((&status["isProcessing"], &status["oldestPendingSeconds"]), (&json!(false), &Value::Null));
-    assert_eq!(status["broker"], json!({ "kind": "embedded", "ok": true, "error": null }));
+    assert_eq!(status["broker"], json!({ "kind": kinds().1, "ok": true, "error": null }));
     assert_eq!(status["provider"], json!({ "kind": "local", "ok": true, "error": null }));
     assert_eq!(
         names(&status["workers"][0]),
@@ -88,10 +89,14 @@ async fn the_health_checks_say_what_is_there() {
     let live = list(&app, "/health/live", None).await;
     assert_eq!(live, json!({ "status": "live", "version": env!("CARGO_PKG_VERSION") }));
     let part = |kind| json!({ "kind": kind, "ok": true, "error": null });
-    let database = if app.data().is_postgres() { "postgres" } else { "sqlite" };
     let expected = json!({
-        "status": "ready", "database": part(database), "broker": part("embedded"), "provider": part("local"),
+        "status": "ready", "database": part(kinds().0), "broker": part(kinds().1), "provider": part("local"),
     });
     assert_eq!(list(&app, "/health/ready", None).await, expected);
     app.stop().await;
+}
+
+/// Of the database and the broker.
+fn kinds() -> (&'static str, &'static str) {
+    if full_stack() { ("postgres", "rabbitmq") } else { ("sqlite", "embedded") }
 }

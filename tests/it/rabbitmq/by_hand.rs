@@ -101,29 +101,6 @@ async fn what_is_no_task_ends_in_the_dead_letters_with_its_reason_and_stops_nobo
     app.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_published_by_hand_is_done_and_a_wrong_clock_harms_no_other() {
-    let vhost = Vhost::new().await;
-    let (provider, app) = service(&vhost, |settings| {
-        one_by_one(settings);
-        settings.queue.reconcile_interval_ms = 100;
-    })
-    .await;
-    let raw = raw(&vhost).await;
-    let plugged = plug(&app, &provider).await;
-    let waiting = app.save_text("waits").await;
-    // From the year 2500: were it believed, everything published before would seem overtaken and lost.
-    let future = headers([("mapx-published-at", AMQPValue::LongLongInt(16_725_225_600_000))]);
-    let body =
-        format!(r#"{{"v":1,"type":"embed","recommendation_id":{waiting},"content_version":1,"target":"current"}}"#);
-    raw.publish("mapx.tasks", "high", body.as_bytes(), BasicProperties::default().with_headers(future)).await;
-    provider.release();
-    for id in [plugged, waiting] {
-        app.embedding_is(id, "ready").await;
-    }
-    app.stop().await;
-}
-
 /// A row whose message no worker has in hand, as the only one is busy and its prefetch is full.
 async fn out_of_reach(app: &TestApp, raw: &Raw) -> i64 {
     app.save_text("prefetched").await;

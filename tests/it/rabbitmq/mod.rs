@@ -7,6 +7,7 @@ mod node;
 mod queues;
 mod reconciler;
 mod refusals;
+mod roles;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -45,9 +45,11 @@ struct PostgresDatabase {
 impl TestData {
     /// Empty; the stack is that of the environment.
     pub async fn new() -> Arc<Self> {
-        if !full_stack() {
-            return Self::sqlite();
-        }
+        if full_stack() { Self::full().await } else { Self::sqlite() }
+    }
+
+    /// On PostgreSQL, with a virtual host of RabbitMQ.
+    pub async fn full() -> Arc<Self> {
         Self::servers(&server("MAPX_TEST_POSTGRES_URL"), Some(Vhost::new().await)).await
     }
 

@@ -59,6 +59,13 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
+    /// The most memory it has had, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
     pub fn base(&self) -> &str {
         self.base.as_deref().expect("it has an API")
     }
