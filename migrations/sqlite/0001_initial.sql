@@ -24,7 +24,8 @@ CREATE TABLE places (
     category_name   TEXT,
     metadata        TEXT,
     created_at      TEXT NOT NULL,
-    updated_at      TEXT NOT NULL
+    updated_at      TEXT NOT NULL,
+    deleted_at      TEXT
 );
 -- A place without a Google id is the same place when name and address are.
 CREATE UNIQUE INDEX places_by_name ON places (coalesce(name, ''), coalesce(address, ''))
@@ -44,6 +45,7 @@ CREATE UNIQUE INDEX services_by_name ON services
     (coalesce(name, ''), coalesce(service_type, ''), coalesce(business_name, ''));
 
 -- AUTOINCREMENT: an id is never used again, so a late message about a deleted row can't meet a new one.
+-- deleted_at is set by programs that keep what they delete: nobody finds, sees or embeds such a row.
 -- The vector is last: what comes before it is read without its overflow page.
 CREATE TABLE recommendations (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -61,6 +63,7 @@ CREATE TABLE recommendations (
     content_version  INTEGER NOT NULL DEFAULT 1,
     created_at       TEXT NOT NULL,
     updated_at       TEXT NOT NULL,
+    deleted_at       TEXT,
     embedded_version INTEGER,
     embedded_hash    TEXT,
     embedding_model  TEXT,

@@ -208,7 +208,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {error:#}");
-    let settings = error.is::<SettingsError>()
+    let database = matches!(error.downcast_ref(), Some(db::DbError::Incompatible(_)));
+    let settings = database
+        || error.is::<SettingsError>()
         || error.is::<embedder::BuildError>()
         || error.is::<broker::rabbitmq::BuildError>();
     ExitCode::from(if settings { 2 } else { 1 })
@@ -243,15 +245,23 @@ async fn migrate(settings: Settings, args: &MigrateArgs) -> anyhow::Result<ExitC
         out::line(if plan.is_empty() { "-- Nothing to do: the schema is up to date." } else { plan.trim_end() })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let vectors = db::Db::migrate(&settings.database, adopted).await?;
-    let (url, steps) = (&settings.database.url, db::migrate::names());
+    let done = db::Db::migrate(&settings.database, adopted).await?;
+    let url = &settings.database.url;
     if args.output.json {
-        out::line(serde_json::json!({ "database": url, "steps": steps, "adopted_vectors": vectors }))?;
+        out::line(serde_json::json!({ "database": url, "steps": done.steps, "adopted_vectors": done.vectors }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    out::line(format_args!("{url} is up to date: {}", steps.join(", ")))?;
+    match done.steps.as_slice() {
+        [] => out::line(format_args!("{url} was up to date: nothing to do"))?,
+        steps => out::line(format_args!("{url} is up to date: {}", steps.join(", ")))?,
+    }
     if let Some(model) = adopted {
-        out::line(format_args!("{vectors} vectors are now those of {model}"))?;
+        let which = if done.vectors == 0 {
+            "no vector was of an unknown model".into()
+        } else {
+            format!("{} vectors are now those of {model}", done.vectors)
+        };
+        out::line(which)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -37,7 +37,7 @@ pub struct DatabaseSettings {
 
 impl DatabaseSettings {
     pub fn is_postgres(&self) -> bool {
-        ["postgres:", "postgresql:"].iter().any(|scheme| self.url.expose().starts_with(scheme))
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme))
     }
 }
 

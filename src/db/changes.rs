@@ -37,8 +37,9 @@ impl Db {
         self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await
     }
 
-    /// Deletes the row, its task and its vector.
+    /// Deletes the row, its task and its vector; in tables of a program that keeps such rows, it is marked.
     pub async fn delete(&self, id: i64, acting: Uuid) -> Result<Changed<()>, DbError> {
+        let marks = self.marks_deleted;
         self.write(move |tx| {
             async move {
                 let Some(known) = rows::find(tx, id).await? else {
@@ -47,7 +48,10 @@ impl Db {
                 if known.user_id != acting {
                     return Ok(Changed::NotYours { visible: visible(tx, &known, acting).await? });
                 }
-                rows::delete(tx, id).await?;
+                match marks {
+                    true => rows::mark_deleted(tx, id).await?,
+                    false => rows::delete(tx, id).await?,
+                }
                 tx.on_commit(IndexChange::Remove(id));
                 Ok(Changed::Done(()))
             }

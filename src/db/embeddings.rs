@@ -144,7 +144,8 @@ impl Db {
              r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
              s.service_type, s.business_name AS service_business_name, t.attempts FROM recommendations r \
              LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
-             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' WHERE {among}"
+             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
+             WHERE r.deleted_at IS NULL AND {among}"
         );
         let rows: Vec<LoadedRow> = sql::all(self.read(), &select, values).await?;
         Ok(rows.into_iter().map(Loaded::from).collect())
@@ -188,7 +189,7 @@ impl Db {
     /// task: after a change of the model, and after rows came in by another way. Returns how many.
     pub async fn enqueue_missing(&self) -> Result<u64, DbError> {
         let model = self.model().id.to_string();
-        let missing = "FROM recommendations r WHERE (r.embedded_version IS NULL \
+        let missing = "FROM recommendations r WHERE r.deleted_at IS NULL AND (r.embedded_version IS NULL \
             OR r.embedded_version <> r.content_version OR r.embedding_model IS DISTINCT FROM $1) AND NOT EXISTS \
             (SELECT 1 FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current')";
         let any = format!("SELECT EXISTS (SELECT 1 {missing})");

@@ -11,6 +11,10 @@ pub enum DbError {
     /// A deadlock or a race with another transaction: the same work can be done again at once.
     #[error("the transaction lost a race: {0}")]
     Conflict(String),
+    /// A unique or a foreign key is in the way: another transaction has just broken it, or, when the same work
+    /// fails again, it can't be stored here.
+    #[error("the database refuses it: {0}")]
+    Clash(String),
     /// The rules of the tables don't allow it: what was asked for can't be stored here.
     #[error("{0}")]
     Refused(String),
@@ -64,14 +68,17 @@ fn classified(error: &SqlxError) -> Option<DbError> {
     let state = database.code().filter(|code| code.len() == 5)?;
     let message = database.message().to_owned();
     Some(match &*state {
-        // Serialization failure, deadlock; a unique or foreign key that a transaction beside this one broke.
-        "40001" | "40P01" | "23505" | "23503" => DbError::Conflict(message),
+        // Serialization failure, deadlock.
+        "40001" | "40P01" => DbError::Conflict(message),
+        // Foreign key, unique, exclusion.
+        "23503" | "23505" | "23P01" => DbError::Clash(message),
         // Read-only: a standby that was not told yet. Others of class 25 are bugs.
         "25006" => DbError::Unavailable(message),
-        // Not null, check, too long, what the encoding doesn't have.
-        "23502" | "23514" | "22001" | "22021" | "22P05" | "22003" => {
+        // Not null, check, too long, what the encoding doesn't have, and what a trigger of another program says.
+        "23502" | "23514" | "23001" | "22001" | "22021" | "22P05" | "22003" | "P0001" => {
             DbError::Refused(format!("the database refuses it: {message}"))
         }
+        "42501" => DbError::Incompatible(format!("database.url: its user has too few rights: {message}")),
         _ => match &state[..2] {
             // Connection, resources, operator's intervention, the system itself.
             "08" | "53" | "57" | "58" => DbError::Unavailable(message),

@@ -39,13 +39,15 @@ pub struct Listed {
     pub service_address: Option<String>,
 }
 
-/// An adopted table may have its ids as INTEGER and leave labels and visibility empty.
+/// An adopted table may have its ids as INTEGER and leave labels, visibility and moments empty.
 fn listed(conn: &impl ConnectionTrait) -> String {
     let labels = if sql::is_postgres(conn) { "coalesce(to_jsonb(r.labels), '[]'::jsonb)" } else { "r.labels" };
+    let created = sql::moment(conn, "coalesce(r.created_at, r.updated_at)", "created_at");
+    let updated = sql::moment(conn, "coalesce(r.updated_at, r.created_at)", "updated_at");
     format!(
         "SELECT CAST(r.id AS BIGINT) AS id, r.user_id, u.display_name AS user_name, r.content_type, r.title, \
          r.description, r.content_data, {labels} AS labels, r.metadata, r.rating, \
-         coalesce(r.visibility, 'friends') AS visibility, r.created_at, r.updated_at, \
+         coalesce(r.visibility, 'friends') AS visibility, {created}, {updated}, \
          CAST(r.place_id AS BIGINT) AS place_id, p.google_place_id, p.name AS place_name, \
          p.address AS place_address, p.lat AS place_lat, p.lng AS place_lng, p.category_name AS place_category, \
          CAST(r.service_id AS BIGINT) AS service_id, s.name AS service_name, s.service_type, \
@@ -125,14 +127,18 @@ impl Db {
         page: Page,
     ) -> Result<(Vec<ReviewedPlace>, u64), DbError> {
         let from = format!(
-            "FROM recommendations r JOIN places p ON p.id = r.place_id WHERE {} AND ($2 IS NULL OR r.visibility = $2)",
+            "FROM recommendations r JOIN places p ON p.id = r.place_id AND p.deleted_at IS NULL \
+             WHERE {} AND ($2 IS NULL OR r.visibility = $2)",
             sql::visible_to(1)
         );
         let only = visibility.map(|v| v.as_str());
+        let latest = sql::moment(self.read(), "max(r.created_at)", "latest_review_date");
+        let created = sql::moment(self.read(), "p.created_at", "created_at");
+        let updated = sql::moment(self.read(), "p.updated_at", "updated_at");
         let select = format!(
             "SELECT CAST(p.id AS BIGINT) AS id, p.google_place_id, p.name, p.address, p.lat, p.lng, p.metadata, p.category_name, \
              count(*) AS review_count, avg(CAST(r.rating AS DOUBLE PRECISION)) AS average_rating, \
-             max(r.created_at) AS latest_review_date, p.created_at, p.updated_at {from} \
+             {latest}, {created}, {updated} {from} \
              GROUP BY p.id ORDER BY latest_review_date DESC, p.id DESC LIMIT $3 OFFSET $4"
         );
         let values = [viewer.into(), only.into(), bounded(page.limit).into(), bounded(page.offset).into()];

@@ -62,9 +62,11 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Applies the steps that are missing.
-pub(super) async fn up(conn: &DatabaseConnection) -> Result<(), DbError> {
-    Ok(Migrator::up(conn, None).await?)
+/// Applies the steps that are missing, and returns them.
+pub(super) async fn up(conn: &DatabaseConnection) -> Result<Vec<&'static str>, DbError> {
+    let before = applied(conn).await?;
+    Migrator::up(conn, None).await?;
+    Ok(names().into_iter().filter(|step| !before.iter().any(|known| known == step)).collect())
 }
 
 /// The SQL of all steps.

@@ -36,6 +36,7 @@ use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 use tokio::sync::Notify;
 
 use combine::Combiner;
+pub use connect::Migrated;
 use counts::Counter;
 use embeddings::Finished;
 pub use error::DbError;
@@ -60,6 +61,8 @@ pub struct Db {
     writes: Writes,
     index: Arc<dyn VectorIndex>,
     model: ModelSpec,
+    /// Whether a deleted row stays and is marked, as another program does it in its tables.
+    marks_deleted: bool,
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
     counter: Arc<Counter>,

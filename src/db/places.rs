@@ -81,7 +81,7 @@ pub(super) async fn bring_up_to(
         return Ok(known);
     }
     let renamed = wanted.name != known.name || wanted.address != known.address;
-    let wanted = place::Model { updated_at: sql::now(), ..wanted };
+    let wanted = place::Model { updated_at: Some(sql::now()), ..wanted };
     let changes = place::ActiveModel {
         name: Set(wanted.name.clone()),
         address: Set(wanted.address.clone()),
@@ -141,8 +141,8 @@ fn new_place(draft: &PlaceDraft) -> place::ActiveModel {
         lng: Set(draft.lng),
         category_name: Set(draft.category.clone()),
         metadata: Set(json(&draft.metadata)),
-        created_at: Set(now),
-        updated_at: Set(now),
+        created_at: Set(Some(now)),
+        updated_at: Set(Some(now)),
     }
 }
 
@@ -207,9 +207,13 @@ pub struct Place {
 
 impl Db {
     pub async fn place_by_google_id(&self, google_place_id: &str) -> Result<Option<Place>, DbError> {
-        let select = "SELECT CAST(id AS BIGINT) AS id, google_place_id, name, address, lat, lng, metadata, category_name, \
-                      created_at, updated_at FROM places WHERE google_place_id = $1";
-        sql::one(self.read(), select, [google_place_id.into()]).await
+        let select = format!(
+            "SELECT CAST(id AS BIGINT) AS id, google_place_id, name, address, lat, lng, metadata, category_name, \
+             {}, {} FROM places WHERE google_place_id = $1 AND deleted_at IS NULL",
+            sql::moment(self.read(), "created_at", "created_at"),
+            sql::moment(self.read(), "updated_at", "updated_at")
+        );
+        sql::one(self.read(), &select, [google_place_id.into()]).await
     }
 
     /// Average rating (1 to 5) and count over what `viewer` and those it follows say of a place.
@@ -224,7 +228,7 @@ impl Db {
             count: i64,
         }
         let select = "SELECT avg(CAST(r.rating AS DOUBLE PRECISION)) AS average, count(r.rating) AS count \
-                      FROM recommendations r WHERE r.place_id = $1 AND (r.user_id = $2 OR EXISTS \
+                      FROM recommendations r WHERE r.place_id = $1 AND r.deleted_at IS NULL AND (r.user_id = $2 OR EXISTS \
                       (SELECT 1 FROM user_follows f WHERE f.follower_id = $2 AND f.following_id = r.user_id))";
         let row: Option<Row> = sql::one(self.read(), select, [place_id.into(), viewer.into()]).await?;
         Ok(row.map_or((None, 0), |row| (row.average, row.count)))

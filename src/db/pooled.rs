@@ -12,16 +12,22 @@ use super::{DbError, error};
 
 /// A transaction that lost a deadlock or a race is run again this often.
 const RETRIES: usize = 6;
+/// Attempts that may fail at a unique or foreign key.
+const CLASHES: usize = 4;
 /// The longest pause before it is.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// The races that a piece of work has lost so far.
-pub(super) struct Races(ExponentialBackoff);
+pub(super) struct Races {
+    pauses: ExponentialBackoff,
+    lost: usize,
+}
 
 impl Default for Races {
     fn default() -> Self {
         let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(5));
-        Self(pauses.with_max_delay(MAX_PAUSE).with_max_times(RETRIES).with_jitter().build())
+        let pauses = pauses.with_max_delay(MAX_PAUSE).with_max_times(RETRIES).with_jitter().build();
+        Self { pauses, lost: 0 }
     }
 }
 
@@ -31,8 +37,17 @@ impl Races {
     /// # Errors
     /// Everything else, and the race that was one too many.
     pub(super) async fn again(&mut self, error: DbError) -> Result<(), DbError> {
-        let DbError::Conflict(reason) = error else { return Err(error) };
-        let Some(pause) = self.0.next() else { return Err(DbError::Unavailable(reason)) };
+        let (reason, rule) = match error {
+            DbError::Conflict(reason) => (reason, false),
+            DbError::Clash(reason) => (reason, true),
+            other => return Err(other),
+        };
+        self.lost += 1;
+        // A key that is in the way again and again is the tables' rule and no race.
+        let pause = self.pauses.next().filter(|_| !rule || self.lost < CLASHES);
+        let Some(pause) = pause else {
+            return Err(if rule { DbError::Clash(reason) } else { DbError::Unavailable(reason) });
+        };
         tracing::debug!(reason, "a transaction lost a race and is run again");
         tokio::time::sleep(pause).await;
         Ok(())

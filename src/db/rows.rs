@@ -62,7 +62,7 @@ pub(super) async fn find(tx: &Tx<'_>, id: i64) -> Result<Option<Row>, DbError> {
         "SELECT CAST(id AS BIGINT) AS id, user_id, content_type, title, description, content_data, \
          {labels} AS labels, metadata, rating, coalesce(visibility, 'friends') AS visibility, \
          CAST(place_id AS BIGINT) AS place_id, CAST(service_id AS BIGINT) AS service_id, content_version, \
-         embedded_version FROM recommendations WHERE id = $1{lock}"
+         embedded_version FROM recommendations WHERE id = $1 AND deleted_at IS NULL{lock}"
     );
     sql::one(tx.conn(), &select, [id.into()]).await
 }
@@ -206,6 +206,13 @@ impl Row {
         sql::execute(tx.conn(), &update, values).await?;
         Ok(())
     }
+}
+
+/// Nobody sees the row any more, and it isn't embedded.
+pub(super) async fn mark_deleted(tx: &Tx<'_>, id: i64) -> Result<(), DbError> {
+    let mark = "UPDATE recommendations SET deleted_at = $2 WHERE id = $1";
+    sql::execute(tx.conn(), mark, [id.into(), sql::now().into()]).await?;
+    tasks::forget(tx, id).await
 }
 
 /// Removes the row, and by its foreign keys its task.

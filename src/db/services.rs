@@ -41,7 +41,7 @@ pub(super) async fn resolve(tx: &Tx<'_>, draft: &ServiceDraft) -> Result<service
     if address == known.address && metadata == known.metadata {
         return Ok(known);
     }
-    let known = service::Model { address, metadata, updated_at: sql::now(), ..known };
+    let known = service::Model { address, metadata, updated_at: Some(sql::now()), ..known };
     let changes = service::ActiveModel {
         address: Set(known.address.clone()),
         metadata: Set(known.metadata.clone()),

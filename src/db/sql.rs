@@ -97,16 +97,26 @@ pub(super) fn same(column: &'static str, value: &Option<String>) -> Expr {
     Expr::expr(Func::coalesce([Expr::col(column), Expr::cust("''")])).eq(wanted)
 }
 
+/// A moment for an answer, as `AS name`: an adopted table may not know it, and then it is the first of all.
+pub(super) fn moment(conn: &impl ConnectionTrait, column: &str, name: &str) -> String {
+    if is_postgres(conn) {
+        format!("coalesce({column}, 'epoch'::timestamptz) AS {name}")
+    } else {
+        format!("{column} AS {name}")
+    }
+}
+
 /// Now, in the milliseconds that are stored and shown: what is read back equals what was written.
 pub(super) fn now() -> DateTime<Utc> {
     let now = Utc::now();
     DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
 }
 
-/// True for whoever may see the row `r`: `$n` is the viewer's id or NULL.
+/// True for whoever may see the row `r`: `$n` is the viewer's id or NULL. Nobody sees what another program has
+/// marked as deleted.
 pub(super) fn visible_to(n: usize) -> String {
     format!(
-        "(r.visibility = 'public' OR r.user_id = ${n} OR EXISTS (SELECT 1 FROM user_follows f \
+        "r.deleted_at IS NULL AND (r.visibility = 'public' OR r.user_id = ${n} OR EXISTS (SELECT 1 FROM user_follows f \
          WHERE f.follower_id = ${n} AND f.following_id = r.user_id))"
     )
 }

@@ -49,7 +49,7 @@ impl Db {
     }
 
     pub(super) async fn count_recommendations(&self) -> Result<u64, DbError> {
-        self.number("SELECT count(*) FROM recommendations").await
+        self.number("SELECT count(*) FROM recommendations WHERE deleted_at IS NULL").await
     }
 
     /// Recommendations without a vector of their text.

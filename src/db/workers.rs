@@ -90,7 +90,7 @@ impl Db {
 
     /// As [`Db::workers`], for a look from outside at PostgreSQL: it waits for no server and changes no schema.
     pub async fn workers_at(settings: &DatabaseSettings) -> Result<Vec<Heartbeat>, DbError> {
-        let conn = connect::postgres::glance(settings).await?;
+        let conn = connect::reach::glance(settings).await?;
         // Before the first start there are none.
         let there = sql::scalar::<bool>(&conn, "SELECT to_regclass('workers') IS NOT NULL", []).await?;
         let workers = if there == Some(true) { heard_of(&conn).await? } else { Vec::new() };

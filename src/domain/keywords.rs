@@ -102,7 +102,7 @@ const MAX_WORDS: usize = 16;
 /// The distinct content words of `query`, lower case, in order. When the query has stop words only, those.
 pub fn content_words(query: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    for word in query.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
+    for word in query.split(|c: char| !c.is_alphanumeric() && !is_mark(c)).filter(|w| !w.is_empty()) {
         let word = word.to_lowercase();
         if !words.contains(&word) {
             words.push(word);
@@ -112,6 +112,15 @@ pub fn content_words(query: &str) -> Vec<String> {
     let mut chosen = if telling.is_empty() { words } else { telling };
     chosen.truncate(MAX_WORDS);
     chosen
+}
+
+/// Marks that stand inside a word and are no letters by themselves: accents of their own, and what joins or alters
+/// the letters of Hebrew, Arabic, Indian, Thai, Lao, Khmer and Burmese words.
+fn is_mark(c: char) -> bool {
+    let indian = ('\u{900}'..'\u{e00}').contains(&c) && matches!(u32::from(c) & 0x7f, 0x3c | 0x4d);
+    let others = matches!(c, '\u{300}'..='\u{36f}' | '\u{591}'..='\u{5bd}' | '\u{64b}'..='\u{65f}' | '\u{dca}'
+        | '\u{e47}'..='\u{e4e}' | '\u{ec8}'..='\u{ecd}' | '\u{1039}' | '\u{103a}' | '\u{17d2}' | '\u{3099}' | '\u{309a}');
+    indian || others
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ impl From<DbError> for ApiError {
                 Self::Unavailable
             }
             DbError::Refused(problem) => Self::Refused(problem),
+            DbError::Clash(_) => Self::Refused(error.to_string()),
             DbError::Failed(_) | DbError::Incompatible(_) => {
                 tracing::error!(%error, "the database failed");
                 Self::Internal

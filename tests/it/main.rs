@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that it links once.
 
+mod adoption;
 mod backlog;
 mod broker_conformance;
 mod broker_properties;
@@ -9,8 +10,10 @@ mod contract;
 mod embedder;
 mod healthcheck;
 mod kill;
+mod postgres_trouble;
 mod promises;
 mod rabbitmq;
+mod search_conformance;
 mod services;
 mod smoke;
 mod support;

@@ -1,6 +1,8 @@
 //! Opens the database, brings its schema up to date and makes its vector index ready.
 
-pub(super) mod postgres;
+mod adopt;
+mod postgres;
+pub(super) mod reach;
 mod sqlite;
 
 use sea_orm::DatabaseConnection;
@@ -29,14 +31,14 @@ impl Db {
     }
 
     /// Brings the schema up to date, in a database of another program too, and takes over the vectors that
-    /// are there under `adopted`, the name of the model that made them. Returns how many.
-    pub async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<u64, DbError> {
+    /// are there under `adopted`, the name of the model that made them.
+    pub async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<Migrated, DbError> {
         if settings.is_postgres() {
             postgres::migrate(settings, adopted).await
         } else if adopted.is_some() {
             Err(DbError::Incompatible("--adopt-model: only a PostgreSQL database can be another program's".into()))
         } else {
-            sqlite::migrate(settings).await.map(|()| 0)
+            sqlite::migrate(settings).await
         }
     }
 
@@ -46,10 +48,22 @@ impl Db {
     }
 }
 
+/// What a migration did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// Steps that were missing.
+    pub steps: Vec<&'static str>,
+    /// Vectors that were taken over.
+    pub vectors: u64,
+}
+
+async fn recorded(conn: &DatabaseConnection, key: &str) -> Result<Option<String>, DbError> {
+    sql::scalar(conn, "SELECT value FROM service_state WHERE key = $1", [key.into()]).await
+}
+
 /// Remembers which model the vectors are of, and refuses what would mix.
 async fn check_model(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
-    let get = "SELECT value FROM service_state WHERE key = $1";
-    let stored: Option<String> = sql::scalar(conn, get, [DIMENSIONS.into()]).await?;
+    let stored = recorded(conn, DIMENSIONS).await?;
     let vectors = "SELECT EXISTS (SELECT 1 FROM recommendations WHERE embedding IS NOT NULL)";
     let has_vectors = sql::scalar::<bool>(conn, vectors, []).await?.unwrap_or(false);
     if let Some(stored) = stored.filter(|stored| has_vectors && *stored != model.dimensions.to_string()) {

@@ -3,48 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
-use sea_orm::sqlx::Executor;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::Notify;
 
-use super::{DIMENSIONS, MODEL, check_model, remember};
+use super::{Migrated, adopt, check_model, reach, remember};
 use crate::config::sections::{DatabaseSettings, VectorIndexKind};
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql};
 
-/// How long a start waits for a server that can't be reached.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a statement waits for a free connection.
-const ACQUIRE: Duration = Duration::from_secs(3);
 /// The advisory lock that one process holds while it changes the schema: any number that is ours.
 const SCHEMA_LOCK: i64 = 0x6d61_7078_656d_6264;
-/// Rows taken over in one statement.
-const ADOPTED: i64 = 5_000;
-
-/// What every connection is told.
-///
-/// Iterative scans, as a filter after a plain scan leaves fewer rows than were asked for: with 1 % of the rows
-/// let through, 0.4 of 10. And a process that is stopped in mid-transaction gives its locks back.
-const SESSION: &str = "SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = 100; \
-    SET ivfflat.iterative_scan = relaxed_order; SET ivfflat.probes = 10; \
-    SET idle_in_transaction_session_timeout = '60s'; \
-    SET client_min_messages = warning";
+/// The first version that has all that the schema uses.
+const MIN_VERSION: i32 = 150_000;
 
 pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Result<Db, DbError> {
-    let conn = connect(settings).await?;
+    let conn = reach::pool(settings).await?;
     under_lock(settings, async |conn| {
-        refuse_another_programs(conn).await?;
-        extension(conn).await?;
+        adopt::refuse_another_programs(conn).await?;
+        prerequisites(conn).await?;
         steps::up(conn).await?;
-        refuse_unknown_model(conn).await?;
+        adopt::refuse_unknown_model(conn).await?;
+        adopt::refuse_other_dimensions(conn, &model).await?;
         check_model(conn, &model).await?;
         column(conn, &model).await?;
         index(conn, &model, settings.vector_index).await
     })
     .await?;
+    let marks_deleted = adopt::marks_deleted(&conn).await?;
     let enqueued = Arc::new(Notify::new());
     let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
     let pooled = Pooled::new(conn.clone(), enqueued.clone());
@@ -54,6 +41,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         writes,
         index,
         model,
+        marks_deleted,
         enqueued,
         finishing: Arc::default(),
         counter: Arc::default(),
@@ -61,90 +49,33 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     })
 }
 
-pub(super) async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<u64, DbError> {
+pub(super) async fn migrate(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<Migrated, DbError> {
+    reach::wait(settings).await?;
     under_lock(settings, async |conn| {
-        extension(conn).await?;
-        steps::up(conn).await?;
-        match adopted {
-            Some(model) => adopt(conn, model).await,
-            None => Ok(0),
-        }
+        prerequisites(conn).await?;
+        let steps = steps::up(conn).await?;
+        let vectors = match adopted {
+            Some(model) => adopt::adopt(conn, model).await?,
+            None => 0,
+        };
+        Ok(Migrated { steps, vectors })
     })
     .await
 }
 
 pub(super) async fn plan(settings: &DatabaseSettings, adopted: Option<&str>) -> Result<String, DbError> {
-    let conn = connect(settings).await?;
+    reach::wait(settings).await?;
+    let conn = reach::glance(settings).await?;
     let mut plan = steps::pending_sql(&conn).await?;
     let has = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')";
     if sql::scalar::<bool>(&conn, has, []).await? != Some(true) {
         plan = format!("{EXTENSION};\n\n{plan}");
     }
     if let Some(model) = adopted {
-        let model = model.replace('\'', "''");
-        let adopt = ADOPT.replace("$1", &format!("'{model}'")).replace("$2", &ADOPTED.to_string());
-        plan.push_str(&format!("\n-- Repeated until it finds no more rows\n\n{adopt};\n"));
+        plan.push_str(&format!("\n{}", adopt::plan(model)));
     }
     conn.close().await?;
     Ok(plan)
-}
-
-/// A pool of connections to a server that answers.
-async fn connect(settings: &DatabaseSettings) -> Result<DatabaseConnection, DbError> {
-    let waits = ExponentialBuilder::default().with_max_delay(Duration::from_secs(5)).with_jitter();
-    let waits = waits.with_total_delay(Some(PATIENCE)).without_max_times();
-    let mut told = false;
-    let attempt = || async { Database::connect(options(settings)).await.map_err(unreachable) };
-    let connected = attempt.retry(waits).when(|error| matches!(error, DbError::Unavailable(_)));
-    let connected = connected.notify(|error, _| {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%error, "waiting for the database");
-        }
-    });
-    connected.await
-}
-
-/// One connection, at once or not at all.
-pub(in crate::db) async fn glance(settings: &DatabaseSettings) -> Result<DatabaseConnection, DbError> {
-    let mut options = options(settings);
-    options.max_connections(1);
-    Database::connect(options).await.map_err(unreachable)
-}
-
-fn options(settings: &DatabaseSettings) -> ConnectOptions {
-    let mut options = ConnectOptions::new(settings.url.expose().to_owned());
-    let password = settings.password.clone();
-    options
-        .max_connections(settings.max_connections)
-        .min_connections(1)
-        .acquire_timeout(ACQUIRE)
-        .sqlx_logging(false)
-        .map_sqlx_postgres_opts(move |mut postgres| {
-            if !password.is_empty() {
-                postgres = postgres.password(password.expose());
-            }
-            // As the server's own views show it; a deeper name is the operator's to give in the URL.
-            match postgres.get_application_name() {
-                Some(_) => postgres,
-                None => postgres.application_name("mapx-embeddings"),
-            }
-        })
-        .map_sqlx_postgres_pool_opts(|pool| {
-            pool.after_connect(|conn, _| Box::pin(async move { conn.execute(SESSION).await.map(|_| ()) }))
-        });
-    options
-}
-
-/// Which failures to connect are the configuration's: they don't mend themselves.
-fn unreachable(error: DbErr) -> DbError {
-    let text = error.to_string();
-    let text = text.trim_start_matches("Connection Error: ");
-    let told =
-        ["password authentication failed", "does not exist", "no pg_hba.conf entry", "no password", "invalid"];
-    if told.iter().any(|cause| text.contains(cause)) {
-        return DbError::Incompatible(format!("database.url: {text}"));
-    }
-    DbError::Unavailable(format!("database.url: {text}"))
 }
 
 /// Runs `change` on a connection of its own while no other process changes the schema.
@@ -155,7 +86,7 @@ async fn under_lock<T>(
     settings: &DatabaseSettings,
     change: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, DbError>,
 ) -> Result<T, DbError> {
-    let conn = glance(settings).await?;
+    let conn = reach::glance(settings).await?;
     let lock = "SELECT pg_try_advisory_lock($1)";
     while sql::scalar::<bool>(&conn, lock, [SCHEMA_LOCK.into()]).await? != Some(true) {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -168,16 +99,33 @@ async fn under_lock<T>(
 
 const EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS vector";
 
+/// What the server must be before its schema is touched.
+async fn prerequisites(conn: &DatabaseConnection) -> Result<(), DbError> {
+    let version = "SELECT CAST(current_setting('server_version_num') AS INTEGER)";
+    if sql::scalar::<i32>(conn, version, []).await? < Some(MIN_VERSION) {
+        return Err(DbError::Incompatible("database.url: the server must be PostgreSQL 15 or later".into()));
+    }
+    let encoding: Option<String> = sql::scalar(conn, "SELECT current_setting('server_encoding')", []).await?;
+    if encoding.as_deref() != Some("UTF8") {
+        let encoding = encoding.unwrap_or_default();
+        return Err(DbError::Incompatible(format!("database.url: the database is in {encoding}, must be in UTF8")));
+    }
+    extension(conn).await
+}
+
 /// Makes sure of pgvector, or says what to do.
 async fn extension(conn: &DatabaseConnection) -> Result<(), DbError> {
     let has = "SELECT extversion FROM pg_extension WHERE extname = 'vector'";
     let mut version: Option<String> = sql::scalar(conn, has, []).await?;
     if version.is_none() {
         conn.execute_unprepared(EXTENSION).await.map_err(|error| {
+            // The driver's own preamble tells a person nothing.
+            let error = DbError::from(error).to_string();
+            let reason = error.rsplit("database: ").next().unwrap_or(&error);
             DbError::Incompatible(format!(
-                "database.url: the server lacks the extension pgvector ({error}). Install it on the server (Debian: \
-                 postgresql-NN-pgvector; Docker: the image pgvector/pgvector), then, as a superuser, run \
-                 CREATE EXTENSION vector in this database"
+                "database.url: the database lacks the extension pgvector ({reason}). Install it on the server (Debian: \
+                 postgresql-NN-pgvector; Docker: the image pgvector/pgvector) and run CREATE EXTENSION vector in this \
+                 database, as its owner or a superuser"
             ))
         })?;
         version = sql::scalar(conn, has, []).await?;
@@ -192,70 +140,16 @@ async fn extension(conn: &DatabaseConnection) -> Result<(), DbError> {
     Ok(())
 }
 
-/// A database that has recommendations and no record of ours belongs to another program: nobody's start
-/// should change its tables.
-async fn refuse_another_programs(conn: &DatabaseConnection) -> Result<(), DbError> {
-    let there = "SELECT to_regclass('recommendations') IS NOT NULL";
-    if sql::scalar::<bool>(conn, there, []).await? != Some(true) || !steps::applied(conn).await?.is_empty() {
-        return Ok(());
-    }
-    Err(DbError::Incompatible(
-        "database.url: this database has recommendations of another program. `mapx-embeddings migrate --plan` prints \
-         what would be added to it; `mapx-embeddings migrate --adopt-model MODEL` adds it and keeps the vectors that \
-         are there, under the name of the model that made them"
-            .into(),
-    ))
-}
-
-async fn refuse_unknown_model(conn: &DatabaseConnection) -> Result<(), DbError> {
-    let unknown =
-        "SELECT EXISTS (SELECT 1 FROM recommendations WHERE embedding IS NOT NULL AND embedding_model IS NULL)";
-    if sql::scalar::<bool>(conn, unknown, []).await? != Some(true) {
-        return Ok(());
-    }
-    Err(DbError::Incompatible(
-        "database.url: there are vectors of a model that isn't known; name it with \
-         `mapx-embeddings migrate --adopt-model MODEL`"
-            .into(),
-    ))
-}
-
-const ADOPT: &str = "UPDATE recommendations SET embedding_model = $1, embedded_version = content_version, \
-    embedding_parts = 1, embedded_at = coalesce(updated_at, now()) WHERE id IN (SELECT id FROM recommendations \
-    WHERE embedding IS NOT NULL AND embedding_model IS NULL LIMIT $2)";
-
-/// The vectors that are there are those of their texts, made by `model`. A few thousand at a time, so that
-/// nobody's write waits for long.
-async fn adopt(conn: &DatabaseConnection, model: &str) -> Result<u64, DbError> {
-    let mut adopted = 0;
-    loop {
-        let rows = sql::execute(conn, ADOPT, [model.into(), ADOPTED.into()]).await?.rows_affected();
-        adopted += rows;
-        if rows == 0 {
-            break;
-        }
-    }
-    let dimensions = "SELECT vector_dims(embedding) FROM recommendations WHERE embedding_model = $1 LIMIT 1";
-    if let Some(dimensions) = sql::scalar::<i32>(conn, dimensions, [model.into()]).await? {
-        remember(conn, DIMENSIONS, &dimensions.to_string()).await?;
-        remember(conn, MODEL, model).await?;
-    }
-    Ok(adopted)
-}
-
 /// Gives the column the model's dimension, which its index needs. Vectors of another one were refused.
 async fn column(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
-    let declared = "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'recommendations'::regclass \
-                    AND attname = 'embedding' AND NOT attisdropped";
-    let declared: Option<i32> = sql::scalar(conn, declared, []).await?;
-    if declared == i32::try_from(model.dimensions).ok() {
+    if adopt::declared_dimensions(conn).await? == Some(model.dimensions) {
         return Ok(());
     }
     let index = "DROP INDEX IF EXISTS recommendations_embedding_hnsw";
     conn.execute_unprepared(index).await?;
     let alter = format!("ALTER TABLE recommendations ALTER COLUMN embedding TYPE vector({})", model.dimensions);
     conn.execute_unprepared(&alter).await?;
-    Ok(())
+    remember(conn, adopt::COLUMN, &model.dimensions.to_string()).await
 }
 
 /// Makes the vector index, unless there is one that can serve (an adopted table's ivfflat, say).

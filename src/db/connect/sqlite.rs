@@ -9,7 +9,7 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynch
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend};
 use tokio::sync::Notify;
 
-use super::check_model;
+use super::{Migrated, check_model};
 use crate::config::sections::{DatabaseSettings, Synchronous};
 use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
 use crate::db::writer::Writer;
@@ -30,14 +30,25 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     let enqueued = Arc::new(Notify::new());
     let writes = Writes::InTurn(Writer::start(write, index.clone(), enqueued.clone()));
     let lock = Some(Arc::new(lock));
-    Ok(Db { read, writes, index, model, enqueued, finishing: Arc::default(), counter: Arc::default(), _lock: lock })
+    Ok(Db {
+        read,
+        writes,
+        index,
+        model,
+        marks_deleted: false,
+        enqueued,
+        finishing: Arc::default(),
+        counter: Arc::default(),
+        _lock: lock,
+    })
 }
 
-pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<(), DbError> {
+pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<Migrated, DbError> {
     let _lock = ProcessLock::take(settings.url.expose())?;
     let conn = pool(settings, 1, false).await?;
-    migrate::up(&conn).await?;
-    Ok(conn.close().await?)
+    let steps = migrate::up(&conn).await?;
+    conn.close().await?;
+    Ok(Migrated { steps, vectors: 0 })
 }
 
 pub(super) async fn plan(settings: &DatabaseSettings) -> Result<String, DbError> {

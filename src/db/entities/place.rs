@@ -3,7 +3,7 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "places")]
 pub struct Model {
-    // An adopted table may have it as INTEGER.
+    // An adopted table may have it as INTEGER, and its moments empty.
     #[sea_orm(primary_key, select_as = "BIGINT")]
     pub id: i64,
     pub google_place_id: Option<String>,
@@ -13,8 +13,8 @@ pub struct Model {
     pub lng: Option<f64>,
     pub category_name: Option<String>,
     pub metadata: Option<Json>,
-    pub created_at: DateTimeUtc,
-    pub updated_at: DateTimeUtc,
+    pub created_at: Option<DateTimeUtc>,
+    pub updated_at: Option<DateTimeUtc>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -3,7 +3,7 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "services")]
 pub struct Model {
-    // An adopted table may have it as INTEGER.
+    // An adopted table may have it as INTEGER, and its moments empty.
     #[sea_orm(primary_key, select_as = "BIGINT")]
     pub id: i64,
     pub name: Option<String>,
@@ -11,8 +11,8 @@ pub struct Model {
     pub business_name: Option<String>,
     pub address: Option<String>,
     pub metadata: Option<Json>,
-    pub created_at: DateTimeUtc,
-    pub updated_at: DateTimeUtc,
+    pub created_at: Option<DateTimeUtc>,
+    pub updated_at: Option<DateTimeUtc>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -70,7 +70,8 @@ impl Matrix {
     pub(in crate::db) async fn load(conn: &DatabaseConnection, model: &ModelSpec) -> Result<Self, DbError> {
         let matrix = Self::new(model.dimensions);
         let page = "SELECT id, user_id, visibility, content_type, embedding FROM recommendations \
-                    WHERE id > $1 AND embedding IS NOT NULL AND embedding_model = $2 ORDER BY id LIMIT $3";
+                    WHERE id > $1 AND embedding IS NOT NULL AND deleted_at IS NULL \
+                    AND embedding_model = $2 ORDER BY id LIMIT $3";
         let mut last = 0;
         loop {
             let values = [last.into(), model.id.to_string().into(), LOAD.into()];

@@ -11,6 +11,9 @@ use crate::db::{DbError, ModelSpec, sql};
 /// Rows with the words that are ranked at most: `ts_rank_cd` reads each row's words, and over a common word
 /// of 100,000 rows that took 56 to 135 ms.
 const RANKED: i64 = 2_000;
+/// Words of a text that is no longer preferred for being short: else one that has all of the words would come after
+/// one that has nothing but one of them.
+const SHORT: u32 = 16;
 /// pgvector indexes `vector` up to this many dimensions, and `halfvec` up to twice as many.
 pub(in crate::db) const MAX_VECTOR: usize = 2_000;
 pub(in crate::db) const MAX_HALFVEC: usize = 4_000;
@@ -27,6 +30,7 @@ enum Parameter {
     Count(i64),
     Number(f64),
     Text(String),
+    Words(Vec<String>),
     Vector(PgVector),
 }
 
@@ -80,13 +84,16 @@ impl Query {
         format!("CASE WHEN r.embedding_model = {id} THEN 1 - (r.embedding <=> {vector}) END")
     }
 
+    /// Each word is quoted: what is left of it once its signs are gone is only words, next to each other.
     /// `cosine` is an expression over the row `r`, for the similarity that is shown.
     fn by_words(&mut self, by: ByWords<'_>, cosine: &str) {
-        let query = self.parameter(Parameter::Text(ts_query(by)));
+        let words = self.parameter(Parameter::Words(by.words.to_vec()));
+        let operator = if by.wanted == Match::All { "&" } else { "|" };
         self.parts.push(format!(
-            "wanted AS MATERIALIZED (SELECT to_tsquery('english', mapx_folded({query})) AS query), \
-             matching AS MATERIALIZED (SELECT r.id, ts_rank_cd('{{0.1, 0.25, 0.5, 1.0}}', w.words, wanted.query, 1) \
-               AS score FROM wanted, recommendation_words w JOIN recommendations r ON r.id = w.recommendation_id \
+            "wanted AS MATERIALIZED (SELECT to_tsquery('mapx_english', string_agg(quote_literal(word), ' {operator} ')) \
+               AS query FROM (SELECT mapx_folded(w) AS word FROM unnest({words}) AS w) AS folded WHERE btrim(word) <> ''), \
+             matching AS MATERIALIZED (SELECT r.id, ts_rank_cd('{{0.1, 0.25, 0.5, 1.0}}', w.words, wanted.query) \
+               / ln({SHORT} + length(w.words)) AS score FROM wanted, recommendation_words w JOIN recommendations r ON r.id = w.recommendation_id \
                WHERE w.words @@ wanted.query AND {VISIBLE} LIMIT {RANKED}), \
              worded AS MATERIALIZED (SELECT m.id, m.score FROM matching m ORDER BY m.score DESC, m.id LIMIT $3)"
         ));
@@ -107,6 +114,7 @@ impl Query {
                 Parameter::Count(count) => query.bind(count),
                 Parameter::Number(number) => query.bind(number),
                 Parameter::Text(text) => query.bind(text),
+                Parameter::Words(words) => query.bind(words),
                 Parameter::Vector(vector) => query.bind(vector),
             };
         }
@@ -150,15 +158,8 @@ impl FromIterator<Hit> for Found {
 }
 
 /// Whom the viewer follows is looked up once, not once a row.
-const VISIBLE: &str = "(r.visibility = 'public' OR r.user_id = $1 OR r.user_id = ANY(ARRAY(SELECT f.following_id \
+const VISIBLE: &str = "r.deleted_at IS NULL AND (r.visibility = 'public' OR r.user_id = $1 OR r.user_id = ANY(ARRAY(SELECT f.following_id \
     FROM user_follows f WHERE f.follower_id = $1))) AND ($2 IS NULL OR r.content_type = $2)";
-
-/// Every word quoted: the operators of `tsquery` are then only words.
-fn ts_query(by: ByWords<'_>) -> String {
-    let quoted: Vec<String> =
-        by.words.iter().map(|word| format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''"))).collect();
-    quoted.join(if by.wanted == Match::All { " & " } else { " | " })
-}
 
 #[async_trait]
 impl VectorIndex for PgVectorIndex {
@@ -183,7 +184,8 @@ impl VectorIndex for PgVectorIndex {
     fn apply(&self, _: Vec<IndexChange>) {}
 
     async fn vectors(&self) -> Result<u64, DbError> {
-        let count = "SELECT count(*) FROM recommendations WHERE embedding IS NOT NULL AND embedding_model = $1";
+        let count = "SELECT count(*) FROM recommendations WHERE embedding IS NOT NULL AND embedding_model = $1 \
+                     AND deleted_at IS NULL";
         let count: Option<i64> = sql::scalar(&self.conn, count, [self.model.id.to_string().into()]).await?;
         Ok(count.unwrap_or(0).max(0) as u64)
     }
@@ -192,13 +194,6 @@ impl VectorIndex for PgVectorIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn operators_are_only_words() {
-        let words = &["near".to_string(), "a'b\\".to_string()];
-        assert_eq!(ts_query(ByWords { words, wanted: Match::All }), r"'near' & 'a''b\\'");
-        assert_eq!(ts_query(ByWords { words, wanted: Match::Any }), r"'near' | 'a''b\\'");
-    }
 
     #[test]
     fn what_has_too_many_dimensions_for_an_index_is_indexed_at_half_precision() {

@@ -62,11 +62,13 @@ pub async fn live() -> impl IntoResponse {
     )
 )]
 pub async fn ready(State(state): State<AppState>) -> impl IntoResponse {
-    let database = state.db.ping().await.err().map(|error| {
+    // Both at once: each may wait for a connection as long as it can.
+    let (database, workers) = tokio::join!(state.db.ping(), state.db.workers());
+    let database = database.err().map(|error| {
         tracing::warn!(%error, "the database does not answer");
         "does not answer".to_owned()
     });
-    let workers = state.db.workers().await.unwrap_or_default();
+    let workers = workers.unwrap_or_default();
     let (status, code) =
         if database.is_none() { ("ready", StatusCode::OK) } else { ("unready", StatusCode::SERVICE_UNAVAILABLE) };
     let body = ReadyBody {

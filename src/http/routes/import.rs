@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::db::DbError;
 use crate::domain::body;
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::Draft;
@@ -43,7 +44,8 @@ pub struct RefusedLine {
 struct Import {
     state: AppState,
     acting: Option<Uuid>,
-    drafts: Vec<Draft>,
+    /// With the numbers of their lines.
+    drafts: Vec<(u64, Draft)>,
     counts: ImportBody,
 }
 
@@ -88,7 +90,7 @@ pub async fn import(
 impl Import {
     async fn take(&mut self, line: Line) -> Result<(), ApiError> {
         match self.read(&line) {
-            Ok(draft) => self.drafts.push(draft),
+            Ok(draft) => self.drafts.push((line.number, draft)),
             Err(error) => self.refuse(line.number, error.to_string()),
         }
         if self.drafts.len() >= BATCH { self.save().await } else { Ok(()) }
@@ -110,9 +112,25 @@ impl Import {
         if self.drafts.is_empty() {
             return Ok(());
         }
-        let drafts = std::mem::replace(&mut self.drafts, Vec::with_capacity(BATCH));
-        let saved = self.state.db.save_all(drafts, Priority::Low).await?;
-        self.counts.imported += saved.len() as u64;
+        let lines = std::mem::replace(&mut self.drafts, Vec::with_capacity(BATCH));
+        let drafts = lines.iter().map(|(_, draft)| draft.clone()).collect();
+        match self.state.db.save_all(drafts, Priority::Low).await {
+            Ok(saved) => self.counts.imported += saved.len() as u64,
+            Err(DbError::Refused(_) | DbError::Clash(_)) => self.save_one_by_one(lines).await?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The tables' own rules refuse one of them at least: the guilty lines are named, the others saved.
+    async fn save_one_by_one(&mut self, lines: Vec<(u64, Draft)>) -> Result<(), ApiError> {
+        for (line, draft) in lines {
+            match self.state.db.save_all(vec![draft], Priority::Low).await {
+                Ok(saved) => self.counts.imported += saved.len() as u64,
+                Err(error @ (DbError::Refused(_) | DbError::Clash(_))) => self.refuse(line, error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 }

@@ -84,6 +84,11 @@ impl TestData {
         self.database.is_some()
     }
 
+    /// Of the database on PostgreSQL.
+    pub fn name(&self) -> &str {
+        &self.database.as_ref().expect("on PostgreSQL").name
+    }
+
     pub fn url(&self) -> String {
         match &self.database {
             Some(database) => database.url(),

@@ -21,6 +21,10 @@ impl Servers {
         Self::start_only(&["start", "rabbitmq"]).await
     }
 
+    pub async fn start_postgres() -> Self {
+        Self::start_only(&["start", "postgres"]).await
+    }
+
     async fn start_only(arguments: &[&str]) -> Self {
         // Not a private folder: PostgreSQL may run as another user than the test.
         let folder = std::env::temp_dir().join(format!("mapx-test-servers-{}", Uuid::new_v4().simple()));
@@ -46,6 +50,15 @@ impl Servers {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "scripts/services {arguments:?}: {out}{err}");
         out.into_owned()
+    }
+
+    /// From now on PostgreSQL asks this role for its password.
+    pub async fn ask_for_passwords(&self, role: &str) {
+        let rules = self.folder.join("postgres/data/pg_hba.conf");
+        let trusted = std::fs::read_to_string(&rules).expect("the rules");
+        let asked = format!("host all {role} 127.0.0.1/32 scram-sha-256\n{trusted}");
+        std::fs::write(&rules, asked).expect("the rules are written");
+        self.run(&["psql", "-qc", "SELECT pg_reload_conf()"]).await;
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
