@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Settings;
+use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::search::Search;
 
@@ -15,6 +16,8 @@ pub struct AppState {
     /// What `/health/ready` and the status say of the embedder.
     pub provider: Arc<str>,
     pub broker: Arc<str>,
+    /// This process's own, which live values may stand in for.
+    pub queue: QueueSettings,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -30,6 +33,7 @@ impl AppState {
             search,
             provider: provider.into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
+            queue: settings.queue.clone(),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

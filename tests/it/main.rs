@@ -8,6 +8,7 @@ mod contract;
 mod embedder;
 mod healthcheck;
 mod kill;
+mod live;
 mod promises;
 mod rabbitmq;
 mod services;
