@@ -162,6 +162,8 @@ impl Worker {
             };
             let permit = tokio::select! {
                 permit = ready => permit,
+                // The broker can send ahead what the next calls will take, while those that run still do.
+                _ = changes.changed() => continue,
                 () = shutdown.cancelled() => return Ok(()),
             };
             let batch = tokio::select! {
