@@ -64,7 +64,7 @@ impl App {
         let db = open(&settings, embedder.as_ref()).await?;
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
         let worker = Arc::new(Worker::new(db.clone(), broker.clone(), embedder.clone(), &settings.queue));
-        let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), role, &settings);
+        let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), role);
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
         let bind = settings.server.bind;
         let (server, addr) = if role == Role::Worker {
@@ -107,6 +107,7 @@ impl App {
             tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
         }
         let vectors = self.db.vectors().await?;
+        self.reporter.look().await?;
         match self.role {
             Role::Worker => tracing::info!(vectors, %model, "working"),
             Role::All | Role::Serve => tracing::info!(addr = %self.addr, vectors, %model, "serving"),

@@ -1,4 +1,5 @@
-//! Tells the other processes, through the database, what this one is doing.
+//! Tells the other processes, through the database, what this one is doing, and learns there by which settings
+//! all of them go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Role, Settings};
-use crate::db::Db;
+use crate::config::Role;
 use crate::db::workers::Heartbeat;
+use crate::db::{Db, DbError};
 use crate::relay::Relay;
 use crate::worker::{Tally, Worker};
 
@@ -18,6 +19,8 @@ use crate::worker::{Tally, Worker};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often to write although nothing has changed.
 const RENEW: Duration = Duration::from_secs(3);
+/// How often to look for settings that have been changed.
+const FOLLOW: Duration = Duration::from_secs(1);
 
 pub struct Reporter {
     db: Db,
@@ -28,12 +31,10 @@ pub struct Reporter {
     id: String,
     host: String,
     started_at: DateTime<Utc>,
-    max_concurrent: usize,
-    batch_size: usize,
 }
 
 impl Reporter {
-    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, role: Role, settings: &Settings) -> Self {
+    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, role: Role) -> Self {
         Self {
             db,
             tally: worker.tally(),
@@ -42,14 +43,35 @@ impl Reporter {
             id: Uuid::now_v7().to_string(),
             host: host(),
             started_at: Utc::now(),
-            max_concurrent: settings.queue.max_concurrent,
-            batch_size: worker.batch_size(),
             worker,
         }
     }
 
-    /// Reports until `shutdown`, then signs off.
+    /// Reports and follows until `shutdown`, then signs off. Side by side: what is to be written may have to
+    /// wait, on SQLite for everybody's writes before it.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.report(&shutdown), self.follow(&shutdown));
+        if let Err(error) = self.db.sign_off(self.id.clone()).await {
+            tracing::debug!(%error, "signing off failed");
+        }
+    }
+
+    /// The settings as they are now; before the worker starts, so that it never goes by others.
+    pub async fn look(&self) -> Result<(), DbError> {
+        self.worker.follow(self.db.live_queue().await?);
+        Ok(())
+    }
+
+    async fn follow(&self, shutdown: &CancellationToken) {
+        while tokio::time::timeout(FOLLOW, shutdown.cancelled()).await.is_err() {
+            // Without the database, the last known values hold.
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "the live settings could not be read");
+            }
+        }
+    }
+
+    async fn report(&self, shutdown: &CancellationToken) {
         let mut last: Option<(Heartbeat, Instant)> = None;
         while !shutdown.is_cancelled() {
             let beat = self.beat();
@@ -62,13 +84,10 @@ impl Reporter {
             }
             let _ = tokio::time::timeout(LOOK, shutdown.cancelled()).await;
         }
-        if let Err(error) = self.db.sign_off(self.id.clone()).await {
-            tracing::debug!(%error, "signing off failed");
-        }
     }
 
     fn beat(&self) -> Heartbeat {
-        let in_hand = self.worker.in_hand();
+        let (in_hand, in_force) = (self.worker.in_hand(), self.worker.in_force());
         let [newest_high, newest_normal, newest_low] = in_hand.map(|lane| lane.newest);
         let [oldest_high, oldest_normal, oldest_low] = in_hand.map(|lane| lane.oldest);
         Heartbeat {
@@ -79,8 +98,8 @@ impl Reporter {
             started_at: self.started_at,
             heartbeat_at: Utc::now(),
             in_flight: self.tally.in_flight(),
-            max_concurrent: self.max_concurrent as i64,
-            batch_size: self.batch_size as i64,
+            max_concurrent: in_force.max_concurrent as i64,
+            batch_size: in_force.batch_size as i64,
             ready_total: self.tally.ready() as i64,
             failed_total: self.tally.failed() as i64,
             ready_per_second: self.tally.ready_per_second(),

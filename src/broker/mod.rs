@@ -124,6 +124,10 @@ pub trait Consumer: Send {
     /// Waits until there is something and the prefetch allows it, then takes what is there, at most `max`,
     /// in weighted rounds over the lanes. Cancelling the future loses nothing.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Unavailable>;
+
+    /// From now on at most `prefetch` deliveries, and at least one, are in the caller's hands. What it holds
+    /// beyond that it keeps, and nothing is returned: a return counts towards the delivery limit.
+    fn set_prefetch(&mut self, prefetch: usize);
 }
 
 /// A message in a worker's hands. Dropped without [`Delivery::ack`], it goes back to its lane.

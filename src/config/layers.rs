@@ -75,7 +75,7 @@ fn canonical(key: &str, known: &[String]) -> Option<String> {
     renamed.or_else(|| known.iter().find(|name| self::plain(name) == plain).cloned())
 }
 
-fn plain(key: &str) -> String {
+pub(super) fn plain(key: &str) -> String {
     key.replace('_', "").to_lowercase()
 }
 

@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod embedder;
 mod layers;
+pub mod live;
 pub mod secret;
 pub mod sections;
 mod validate;

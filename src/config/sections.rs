@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::live::LiveQueue;
 use super::secret::{Secret, ServerUrl};
 use crate::domain::backoff::Backoff;
 
@@ -67,6 +68,15 @@ impl QueueSettings {
     pub fn backoff(&self) -> Backoff {
         let ms = Duration::from_millis;
         Backoff::new(ms(self.retry_delay_ms), ms(self.retry_cap_ms), self.max_retries)
+    }
+
+    /// These settings with the live values in their places.
+    pub fn under(&self, live: LiveQueue) -> Self {
+        Self {
+            max_concurrent: live.max_concurrent.unwrap_or(self.max_concurrent),
+            batch_size: live.batch_size.unwrap_or(self.batch_size),
+            ..self.clone()
+        }
     }
 
     /// Deliveries a worker holds at most when a call carries `batch` texts: what all calls carry, and one

@@ -1,13 +1,14 @@
 //! What no type can express: ranges, and keys that contradict each other.
 
 use super::embedder::Provider;
+use super::live::LiveKey;
 use super::{Role, Settings, SettingsError};
 
 fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
     Err(SettingsError::Invalid { key, problem: problem.into() })
 }
 
-fn within(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
+pub(super) fn within(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
@@ -24,8 +25,9 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("server.max_connections", server.max_connections as u64, 1, 1_000_000)?;
     within("database.read_connections", database.read_connections.into(), 1, 256)?;
     within("broker.window", broker.window, 1, 10_000_000)?;
-    within("queue.max_concurrent", queue.max_concurrent as u64, 1, 1_000)?;
-    within("queue.batch_size", queue.batch_size as u64, 1, 2_048)?;
+    for key in LiveKey::ALL {
+        within(key.stored_as(), key.of(queue) as u64, 1, key.max())?;
+    }
     within("queue.max_retries", queue.max_retries.into(), 0, 100)?;
     within("queue.retry_delay_ms", queue.retry_delay_ms, 1, 24 * HOUR_MS)?;
     within("queue.retry_cap_ms", queue.retry_cap_ms, queue.retry_delay_ms, 7 * 24 * HOUR_MS)?;

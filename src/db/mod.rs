@@ -12,6 +12,7 @@ pub mod embeddings;
 mod entities;
 mod error;
 pub mod lists;
+pub mod live;
 pub mod migrate;
 pub mod places;
 mod pooled;

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::config::SettingsError;
 use crate::db::DbError;
 use crate::domain::fields::InvalidField;
 
@@ -26,6 +27,9 @@ pub enum ApiError {
     /// Mend the field and send it again.
     #[error(transparent)]
     InvalidField(#[from] InvalidField),
+    /// The same, in the words in which a boot refuses the setting.
+    #[error(transparent)]
+    InvalidSetting(#[from] SettingsError),
     /// The tables' own rules don't allow it.
     #[error("{0}")]
     Refused(String),
@@ -57,7 +61,7 @@ pub enum ApiError {
 impl ApiError {
     fn parts(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::InvalidField(_) => (StatusCode::BAD_REQUEST, "INVALID_FIELD"),
+            Self::InvalidField(_) | Self::InvalidSetting(_) => (StatusCode::BAD_REQUEST, "INVALID_FIELD"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, "REFUSED"),
             Self::MalformedJson(_) => (StatusCode::BAD_REQUEST, "MALFORMED_JSON"),
             Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "BROKEN_BODY"),

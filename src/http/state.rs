@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Settings;
+use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::search::Search;
 
@@ -16,6 +17,8 @@ pub struct AppState {
     pub provider: Arc<str>,
     pub broker: Arc<str>,
     pub database: Arc<str>,
+    /// This process's own, which live values may stand in for.
+    pub queue: QueueSettings,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -32,6 +35,7 @@ impl AppState {
             provider: provider.into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
+            queue: settings.queue.clone(),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

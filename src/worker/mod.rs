@@ -3,6 +3,7 @@
 //! Batching is natural: an idle worker starts at once with what is there; a busy one finds its next batch
 //! full. There is no linger to tune.
 
+mod concurrency;
 mod gate;
 mod outcome;
 mod process;
@@ -13,17 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Consumer, InHand, Unavailable};
+use crate::config::live::LiveQueue;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::domain::backoff::Backoff;
 use crate::embedder::Embedder;
 
+use concurrency::Concurrency;
 use gate::Gate;
 use rows::Rows;
 pub use tally::Tally;
@@ -37,7 +40,28 @@ const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
 
 pub struct Worker {
     context: Arc<Context>,
+    /// This process's own.
     queue: QueueSettings,
+    concurrency: Concurrency,
+    in_force: watch::Sender<InForce>,
+}
+
+/// The settings that a worker goes by at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Calls at once.
+    pub max_concurrent: usize,
+    /// Texts in one call, where so many wait.
+    pub batch_size: usize,
+    /// Deliveries in hand at most.
+    pub prefetch: usize,
+}
+
+impl InForce {
+    fn new(queue: &QueueSettings, embedder: &dyn Embedder) -> Self {
+        let batch_size = queue.batch_size.max(embedder.limits().worthwhile_inputs);
+        Self { max_concurrent: queue.max_concurrent, batch_size, prefetch: queue.prefetch(batch_size) }
+    }
 }
 
 /// What every batch needs.
@@ -55,13 +79,32 @@ impl Worker {
     pub fn new(db: Db, broker: Arc<dyn Broker>, embedder: Arc<dyn Embedder>, queue: &QueueSettings) -> Self {
         let tally = Arc::new(Tally::default());
         let (backoff, gate, rows) = (queue.backoff(), Gate::default(), Rows::default());
+        let in_force = InForce::new(queue, embedder.as_ref());
         let context = Context { db, broker, embedder, backoff, gate, rows, tally };
-        Self { context: Arc::new(context), queue: queue.clone() }
+        Self {
+            context: Arc::new(context),
+            queue: queue.clone(),
+            concurrency: Concurrency::new(in_force.max_concurrent),
+            in_force: watch::Sender::new(in_force),
+        }
     }
 
-    /// Texts in one call, where so many wait.
-    pub fn batch_size(&self) -> usize {
-        self.queue.batch_size.max(self.context.embedder.limits().worthwhile_inputs)
+    /// What this worker goes by at the moment.
+    pub fn in_force(&self) -> InForce {
+        *self.in_force.borrow()
+    }
+
+    /// Goes by these values from now on, and by its own where there is none. Calls in flight are finished.
+    pub fn follow(&self, live: LiveQueue) {
+        let next = InForce::new(&self.queue.under(live), self.context.embedder.as_ref());
+        if next == self.in_force() {
+            return;
+        }
+        // Before it is told, so that what is begun anew finds the new limit.
+        self.concurrency.resize(next.max_concurrent);
+        self.in_force.send_replace(next);
+        let InForce { max_concurrent, batch_size, prefetch } = next;
+        tracing::info!(max_concurrent, batch_size, prefetch, "the live settings have changed");
     }
 
     /// What this worker has done so far, for the heartbeat.
@@ -78,7 +121,6 @@ impl Worker {
     /// then goes back to its lane.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut calls = JoinSet::new();
-        let permits = Arc::new(Semaphore::new(self.queue.max_concurrent));
         let patience =
             || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
         let mut delays = patience().build();
@@ -88,13 +130,13 @@ impl Worker {
                 () = self.context.gate.open() => {}
                 () = shutdown.cancelled() => break,
             }
-            match self.context.broker.consume(self.queue.prefetch(self.batch_size())).await {
+            match self.context.broker.consume(self.in_force().prefetch).await {
                 Ok(mut consumer) => {
                     delays = patience().build();
                     if std::mem::take(&mut away) {
                         tracing::info!("subscribed again");
                     }
-                    let ended = self.consume(consumer.as_mut(), &permits, &mut calls, &shutdown).await;
+                    let ended = self.consume(consumer.as_mut(), &mut calls, &shutdown).await;
                     if let Err(error) = ended {
                         away = true;
                         tracing::warn!(%error, "the subscription ended; subscribing again");
@@ -115,23 +157,26 @@ impl Worker {
     async fn consume(
         &self,
         consumer: &mut dyn Consumer,
-        permits: &Arc<Semaphore>,
         calls: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Result<(), Unavailable> {
+        let mut changes = self.in_force.subscribe();
         loop {
+            let in_force = *changes.borrow_and_update();
+            consumer.set_prefetch(in_force.prefetch);
             tokio::select! {
                 opened = timeout(LONGEST_HOLD, self.context.gate.open()) => if opened.is_err() {
                     // What was sent ahead goes back until calls may be made.
                     return Ok(());
                 },
+                _ = changes.changed() => continue,
                 () = shutdown.cancelled() => return Ok(()),
             }
-            // Before the batch is taken: what can't be worked on stays with the broker.
             let permit = tokio::select! {
-                permit = permits.clone().acquire_owned() => {
-                    permit.map_err(|_| Unavailable("the worker has ended".into()))?
-                }
+                // Before the batch is taken: what can't be worked on stays with the broker.
+                permit = self.concurrency.acquire() => permit,
+                // The broker can send ahead what the next calls will take, while those that run still do.
+                _ = changes.changed() => continue,
                 () = shutdown.cancelled() => return Ok(()),
             };
             if self.context.gate.closed().is_some() {
@@ -139,8 +184,11 @@ impl Worker {
                 continue;
             }
             let batch = tokio::select! {
-                batch = consumer.receive(self.batch_size()) => batch?,
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
+                // The permit may be one too many by now: back with it, before another call starts.
+                _ = changes.changed() => continue,
+                batch = consumer.receive(in_force.batch_size) => batch?,
             };
             calls.spawn(process::process(self.context.clone(), batch, permit));
             while let Some(ended) = calls.try_join_next() {

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::Context;
+use super::concurrency::Permit;
 use super::outcome::{self, Failure};
 use crate::broker::Delivery;
 use crate::db::embeddings::{Finished, Loaded, Made};
@@ -40,7 +39,7 @@ struct Sorted {
 }
 
 /// Works through one batch. Whatever is dropped on the way without an ack goes back to its lane.
-pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: OwnedSemaphorePermit) {
+pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: Permit) {
     let _in_flight = context.tally.hold(&batch);
     let mut jobs = Vec::with_capacity(batch.len());
     for delivery in batch {

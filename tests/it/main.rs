@@ -10,6 +10,7 @@ mod contract;
 mod embedder;
 mod healthcheck;
 mod kill;
+mod live;
 mod postgres_trouble;
 mod promises;
 mod rabbitmq;

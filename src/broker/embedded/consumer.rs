@@ -18,7 +18,7 @@ pub(super) struct EmbeddedConsumer(Arc<Subscription>);
 /// Outlives its consumer for as long as one of its deliveries is held.
 struct Subscription {
     broker: Arc<Shared>,
-    prefetch: usize,
+    prefetch: AtomicUsize,
     /// Unacked deliveries; raised by `receive` alone, which has the consumer to itself.
     held: AtomicUsize,
     /// A delivery was acked or came back.
@@ -27,7 +27,7 @@ struct Subscription {
 
 impl EmbeddedConsumer {
     pub fn new(broker: Arc<Shared>, prefetch: usize) -> Self {
-        let prefetch = prefetch.max(1);
+        let prefetch = AtomicUsize::new(prefetch.max(1));
         Self(Arc::new(Subscription { broker, prefetch, held: AtomicUsize::new(0), freed: Notify::new() }))
     }
 
@@ -51,7 +51,7 @@ impl Consumer for EmbeddedConsumer {
         loop {
             // Created before the look, so what arrives after the look wakes it.
             let arrived = broker.arrived.notified();
-            let room = prefetch.saturating_sub(held.load(Ordering::Acquire));
+            let room = prefetch.load(Ordering::Acquire).saturating_sub(held.load(Ordering::Acquire));
             if room == 0 {
                 freed.notified().await;
                 continue;
@@ -69,6 +69,10 @@ impl Consumer for EmbeddedConsumer {
                 () = until(next_due) => {}
             }
         }
+    }
+
+    fn set_prefetch(&mut self, prefetch: usize) {
+        self.0.prefetch.store(prefetch.max(1), Ordering::Release);
     }
 }
 

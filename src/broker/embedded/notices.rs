@@ -49,6 +49,10 @@ impl Consumer for NoticeConsumer {
             arrived.await;
         }
     }
+
+    fn set_prefetch(&mut self, prefetch: usize) {
+        self.prefetch = prefetch.max(1);
+    }
 }
 
 struct Held {

@@ -21,16 +21,21 @@ use crate::domain::priority::{Priority, Rounds};
 
 /// What arrived and nobody has taken yet.
 pub(super) struct Inbox {
-    prefetch: usize,
     state: Mutex<State>,
     /// Something can be taken, or the subscription has ended. For one waiter, as `receive` has the consumer
     /// to itself.
     news: Notify,
+    /// The channels may have to be changed. For one waiter, too.
+    turned: Notify,
     closed: CancellationToken,
 }
 
 #[derive(Default)]
 struct State {
+    /// What the caller may hold.
+    prefetch: usize,
+    /// What the channels were opened with.
+    opened_with: usize,
     lanes: [VecDeque<Arrival>; 3],
     rounds: Rounds,
     /// Deliveries in the caller's hands.
@@ -41,8 +46,29 @@ struct State {
 
 impl Inbox {
     pub fn new(prefetch: usize) -> Arc<Self> {
-        let (news, closed) = (Notify::new(), CancellationToken::new());
-        Arc::new(Self { prefetch: prefetch.max(1), state: Mutex::default(), news, closed })
+        let prefetch = prefetch.max(1);
+        let state = State { prefetch, opened_with: prefetch, ..State::default() };
+        let (news, turned) = (Notify::new(), Notify::new());
+        Arc::new(Self { state: Mutex::new(state), news, turned, closed: CancellationToken::new() })
+    }
+
+    /// Holds for the caller at once, and for the channels as soon as they can be changed.
+    pub fn set_prefetch(&self, prefetch: usize) {
+        self.state().prefetch = prefetch.max(1);
+        self.turned.notify_one();
+    }
+
+    /// Waits until fresh channels are to be opened; returns their prefetch. Only once all that earlier channels
+    /// were sent is taken, or a caller that takes nothing for long and changes its mind often would come to hold
+    /// the whole queue.
+    pub async fn turn(&self) -> usize {
+        loop {
+            let turned = self.turned.notified();
+            if let Some(prefetch) = self.state().turn() {
+                return prefetch;
+            }
+            turned.await;
+        }
     }
 
     pub fn put(&self, arrival: Arrival) {
@@ -79,9 +105,12 @@ impl Inbox {
         if let Some(reason) = &state.ended {
             return Err(Unavailable(reason.clone()));
         }
-        let room = self.prefetch.saturating_sub(state.held).min(max);
+        let room = state.prefetch.saturating_sub(state.held).min(max);
         let taken: Vec<Arrival> = std::iter::from_fn(|| state.next()).take(room).collect();
         state.held += taken.len();
+        if state.prefetch != state.opened_with {
+            self.turned.notify_one();
+        }
         Ok(taken)
     }
 
@@ -98,6 +127,15 @@ impl Inbox {
 }
 
 impl State {
+    fn turn(&mut self) -> Option<usize> {
+        let left = self.lanes.iter().filter_map(VecDeque::front).any(|first| first.lane.is_retired());
+        if left || self.prefetch == self.opened_with {
+            return None;
+        }
+        self.opened_with = self.prefetch;
+        Some(self.prefetch)
+    }
+
     fn next(&mut self) -> Option<Arrival> {
         let Self { lanes, rounds, .. } = self;
         let lane = rounds.next(|lane: Priority| !lanes[lane as usize].is_empty())?;
@@ -122,6 +160,10 @@ impl Consumer for RabbitConsumer {
             }
             news.await;
         }
+    }
+
+    fn set_prefetch(&mut self, prefetch: usize) {
+        self.0.set_prefetch(prefetch);
     }
 }
 

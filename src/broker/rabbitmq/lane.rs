@@ -13,6 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::super::Unavailable;
 use super::super::in_hand::Hands;
@@ -35,6 +36,18 @@ pub(super) struct Lane {
     /// Something was settled.
     changed: Notify,
     hands: Arc<Mutex<Hands>>,
+    /// Other channels have taken over.
+    retired: CancellationToken,
+}
+
+/// Why a channel delivers no more.
+enum End {
+    /// The caller has closed the subscription, or another channel of it has failed.
+    Closed,
+    /// Other channels have taken over; what came through this one is still handed out.
+    Retired,
+    /// The channel or its queue is gone.
+    Lost(String),
 }
 
 /// A delivery on its way to the caller.
@@ -45,8 +58,12 @@ pub(super) struct Arrival {
 }
 
 impl Lane {
-    pub fn new(priority: Option<Priority>, hands: Arc<Mutex<Hands>>) -> Arc<Self> {
-        Arc::new(Self { priority, settled: Mutex::default(), changed: Notify::new(), hands })
+    pub fn new(priority: Option<Priority>, hands: Arc<Mutex<Hands>>, retired: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { priority, settled: Mutex::default(), changed: Notify::new(), hands, retired })
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
     }
 
     pub fn ack(&self, tag: u64, entered: DateTime<Utc>) {
@@ -110,15 +127,18 @@ impl Pump {
         Ok(Self { lane, inbox, live, queue: queue.to_owned(), channel, stream })
     }
 
-    /// Runs until the subscription is closed and all that it delivered is settled, or the channel is lost.
+    /// Runs until no more is to be delivered and all that was is settled, or the channel is lost.
     pub async fn run(mut self) {
-        let ended = self.deliver().await;
-        if ended.is_some() {
-            // Perhaps because its queue was deleted.
-            self.live.undeclare();
+        match self.deliver().await {
+            End::Retired => {}
+            End::Closed => self.inbox.end(None),
+            End::Lost(reason) => {
+                // Perhaps because its queue was deleted.
+                self.live.undeclare();
+                // Others go on for what their callers hold; nothing more is delivered to any.
+                self.inbox.end(Some(reason));
+            }
         }
-        // Others go on for what their callers hold; nothing more is delivered to any.
-        self.inbox.end(ended);
         if self.channel.status().connected() {
             self.cancel().await;
             self.settle_the_rest().await;
@@ -126,38 +146,42 @@ impl Pump {
         let _ = timeout(ANSWER, self.channel.close(200, "OK".into())).await;
     }
 
-    /// Passes deliveries on until the subscription is closed; returns why, unless the caller has closed it.
-    async fn deliver(&mut self) -> Option<String> {
+    /// Passes deliveries on until there are to be no more.
+    async fn deliver(&mut self) -> End {
         let mut flush_at: Option<Instant> = None;
-        let inbox = self.inbox.clone();
+        let (inbox, lane) = (self.inbox.clone(), self.lane.clone());
         loop {
             tokio::select! {
-                () = inbox.closed() => return None,
+                () = inbox.closed() => return End::Closed,
+                () = lane.retired.cancelled() => return End::Retired,
                 delivery = self.stream.next() => match delivery {
                     Some(Ok(delivery)) => inbox.put(self.lane.arrived(delivery)),
-                    Some(Err(error)) => return Some(described(&error)),
+                    Some(Err(error)) => return End::Lost(described(&error)),
                     // The queue was deleted, or its node has gone.
-                    None => return Some(format!("the subscription to {} was cancelled by the server", self.queue)),
+                    None => {
+                        let queue = &self.queue;
+                        return End::Lost(format!("the subscription to {queue} was cancelled by the server"));
+                    }
                 },
                 () = self.lane.changed.notified() => {
                     flush_at.get_or_insert(Instant::now() + GATHER);
                 }
                 () = at(flush_at) => flush_at = match self.flush().await {
                     Ok(next) => next,
-                    Err(reason) => return Some(reason),
+                    Err(reason) => return End::Lost(reason),
                 },
             }
         }
     }
 
-    /// No more deliveries; those that nobody has taken go back at once, in order. What is to be returned
-    /// follows the cancel without a wait for its answer: before someone else subscribes, it stands in front.
+    /// No more deliveries. What is still on its way goes into the inbox, which returns it at once where the
+    /// subscription has ended. What is to be returned follows the cancel without a wait for its answer: before
+    /// someone else subscribes, it stands in front.
     async fn cancel(&mut self) {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         let _ = tokio::join!(timeout(ANSWER, cancel), self.flush());
         while let Ok(Some(Ok(delivery))) = timeout(GATHER, self.stream.next()).await {
-            let late = self.lane.arrived(delivery);
-            self.lane.give_back(late.tag, late.received.entered);
+            self.inbox.put(self.lane.arrived(delivery));
         }
     }
 

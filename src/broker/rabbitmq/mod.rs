@@ -14,12 +14,12 @@ mod link;
 mod message;
 mod publisher;
 mod settled;
+mod subscription;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -31,8 +31,8 @@ use crate::domain::priority::Priority;
 use connection::Address;
 use consumer::{Inbox, RabbitConsumer};
 use health::{Health, Purpose};
-use lane::{Lane, Pump};
 use link::Link;
+use subscription::Subscription;
 
 /// How long the end waits for the last acks to be sent.
 const LAST_ACKS: Duration = Duration::from_secs(2);
@@ -86,15 +86,11 @@ impl RabbitBroker {
         live.ensure_declared().await?;
         let inbox = Inbox::new(prefetch);
         let consumer = RabbitConsumer(inbox.clone());
-        // All at once: the lane that is subscribed first would have a start over the others.
-        let subscribing = queues.into_iter().map(|(priority, queue)| {
-            let lane = Lane::new(priority, self.hands.clone());
-            Pump::subscribe(live.clone(), queue, prefetch, lane, inbox.clone())
-        });
-        let pumps = try_join_all(subscribing).await.inspect_err(|_| live.undeclare())?;
-        for pump in pumps {
-            self.pumps.spawn(pump.run());
-        }
+        let queues = queues.into_iter().map(|(priority, queue)| (priority, queue.to_owned())).collect();
+        let (hands, pumps) = (self.hands.clone(), self.pumps.clone());
+        let subscription = Subscription { live, queues, hands, inbox, pumps };
+        let channels = subscription.open(prefetch).await?;
+        self.pumps.spawn(subscription.keep(channels));
         Ok(Box::new(consumer))
     }
 }

@@ -4,6 +4,7 @@ mod docs;
 mod health;
 mod import;
 mod lists;
+mod live;
 mod places;
 mod queue;
 mod recommendations;
@@ -46,6 +47,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(places::reviewed))
         .routes(routes!(search::search))
         .routes(routes!(queue::status))
+        .routes(routes!(live::get, live::put))
         .routes(routes!(users::follow, users::unfollow))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -42,6 +42,7 @@ macro_rules! conformance_suite {
             receiving::a_cancelled_receive_loses_nothing,
             receiving::never_more_than_the_prefetch_is_held,
             receiving::at_most_max_is_taken,
+            receiving::the_prefetch_changes_without_a_return,
             lanes::a_lane_is_first_in_first_out,
             lanes::full_lanes_are_served_in_weighted_rounds,
             lanes::low_is_served_in_every_round_of_constant_highs,

@@ -87,3 +87,33 @@ pub async fn at_most_max_is_taken(broker: Arc<dyn Broker>) {
     }
     assert_eq!(ids(&received), ["0", "1", "2", "3"]);
 }
+
+pub async fn the_prefetch_changes_without_a_return(broker: Arc<dyn Broker>) {
+    publish(&broker, (0..60).map(|n| to_lane(Priority::Normal, n)).collect()).await;
+    let mut consumer = consume(&broker, 2).await;
+    let mut held = receive_exactly(&mut consumer, 2).await;
+    assert_nothing_arrives(&mut consumer).await;
+
+    // Far more than a broker behind a network had sent ahead.
+    consumer.set_prefetch(30);
+    held.extend(receive_exactly(&mut consumer, 28).await);
+    assert_nothing_arrives(&mut consumer).await;
+
+    // What is held beyond the new limit is kept, and nothing comes until enough of it is done.
+    consumer.set_prefetch(3);
+    assert_nothing_arrives(&mut consumer).await;
+    ack_all(held.drain(..27).collect());
+    assert_nothing_arrives(&mut consumer).await;
+    ack_all(held);
+    let mut rest = Vec::new();
+    while rest.len() < 30 {
+        let deliveries = receive(&mut consumer, 100).await;
+        assert!(deliveries.len() <= 3, "{} at once", deliveries.len());
+        assert!(deliveries.iter().all(|delivery| !delivery.redelivered));
+        rest.extend(ids(&deliveries));
+        ack_all(deliveries);
+    }
+    rest.sort_by_key(|id| id.parse::<usize>().expect("a number"));
+    assert_eq!(rest, (30..60).map(|n| n.to_string()).collect::<Vec<_>>());
+    settles_at(&broker, Depths::default()).await;
+}

@@ -236,6 +236,7 @@ impl Chance {
             (Method::GET, format!("{API}/place/google/{a}")),
             (Method::GET, format!("{API}/places/reviewed")),
             (Method::GET, format!("{API}/embedding-queue/status")),
+            (Method::PUT, format!("{API}/embedding-queue/config")),
             (Method::PUT, format!("/api/users/{a}/following/{b}")),
             (Method::DELETE, format!("/api/users/{a}/following/{b}")),
             (Method::GET, format!("/health/{a}")),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{API, IMPORT, SAVE, SEARCH, body, path_of};
+use super::{API, CONFIG, IMPORT, SAVE, SEARCH, body, path_of};
 use crate::support::app::{Answer, TestApp, user};
 
 async fn document(app: &TestApp) -> Value {
@@ -24,7 +24,8 @@ async fn every_route_is_described() {
         .map(|(path, item)| (path.as_str(), item.as_object().unwrap().keys().map(String::as_str).collect()))
         .collect();
     let expected = [
-        ("/api/recommendations/embedding-queue/status", &["get"][..]),
+        ("/api/recommendations/embedding-queue/config", &["get", "put"][..]),
+        ("/api/recommendations/embedding-queue/status", &["get"]),
         ("/api/recommendations/import", &["post"]),
         ("/api/recommendations/place/google/{google_place_id}", &["get"]),
         ("/api/recommendations/place/{place_id}", &["get"]),
@@ -50,11 +51,13 @@ async fn every_route_is_described() {
 async fn the_examples_of_bodies_work() {
     let app = TestApp::start().await;
     let document = document(&app).await;
-    for (path, status) in [(SAVE, 201), (SEARCH, 200)] {
-        let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    for (method, path, status) in [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200)] {
+        let schema = &document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"];
         let example = &resolve(&document, schema)["example"];
         assert!(example.is_object(), "{path}");
-        app.post(path, example).await.data(status);
+        let answer =
+            if method == "put" { app.put(path, None, example).await } else { app.post(path, example).await };
+        answer.data(status);
     }
     app.stop().await;
 }
@@ -116,6 +119,11 @@ async fn every_answer_is_as_its_schema_says() {
             "/api/recommendations/embedding-queue/status",
             app.get(&format!("{API}/embedding-queue/status"), mine).await,
         ),
+        ("get", CONFIG, app.get(CONFIG, None).await),
+        ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurrent": 4 })).await),
+        ("get", CONFIG, app.get(CONFIG, None).await),
+        ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurrent": 0 })).await),
+        ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurent": 4 })).await),
         ("put", following, app.put(&follow, mine, &json!({})).await),
         ("delete", following, app.delete(&follow, mine).await),
         ("delete", following, app.delete(&follow, Some(user(2))).await),

@@ -10,7 +10,7 @@ use super::{API, IMPORT, SAVE, SEARCH, body, names, names_field, path_of};
 use crate::support::app::{TestApp, user};
 
 /// Every route, with its methods.
-const ROUTES: [(&str, &[&str]); 17] = [
+const ROUTES: [(&str, &[&str]); 18] = [
     (SAVE, &["POST"]),
     (IMPORT, &["POST"]),
     (SEARCH, &["POST"]),
@@ -22,6 +22,7 @@ const ROUTES: [(&str, &[&str]); 17] = [
     ("/api/recommendations/place/google/x", &["GET", "HEAD"]),
     ("/api/recommendations/places/reviewed", &["GET", "HEAD"]),
     ("/api/recommendations/embedding-queue/status", &["GET", "HEAD"]),
+    ("/api/recommendations/embedding-queue/config", &["GET", "HEAD", "PUT"]),
     ("/api/users/1/following/2", &["PUT", "DELETE"]),
     ("/health/live", &["GET", "HEAD"]),
     ("/health/ready", &["GET", "HEAD"]),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use lapin::options::ExchangeDeleteOptions;
 use lapin::types::FieldTable;
-use mapx_embeddings::broker::{Broker, Delivery, Depths, PublishError};
+use mapx_embeddings::broker::topology::DELIVERY_LIMIT;
+use mapx_embeddings::broker::{Broker, Consumer, Delivery, Depths, PublishError};
 use mapx_embeddings::domain::priority::Priority;
 use tokio::time::timeout;
 
@@ -151,5 +152,50 @@ async fn lows_progress_under_constant_highs() {
     for (n, part) in served.chunks(300).enumerate().skip(1).take(3) {
         assert!((20..=150).contains(&lows(part)), "part {n}: {} lows in {}", lows(part), part.len());
     }
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefetch_that_changes_more_often_than_the_delivery_limit_makes_no_dead_letter() {
+    const MESSAGES: usize = 400;
+    let vhost = Vhost::new().await;
+    let broker = broker(&vhost.url());
+    publish_patiently(broker.as_ref(), to_lane(Priority::Normal, 0)).await;
+    for answer in broker.publish((1..MESSAGES).map(|n| to_lane(Priority::Normal, n)).collect()).await {
+        answer.expect("published");
+    }
+    let mut consumer = broker.consume(4).await.expect("subscribed");
+    let receive = async |consumer: &mut Box<dyn Consumer>| {
+        timeout(PATIENCE, consumer.receive(1)).await.expect("arrives").expect("available")
+    };
+    // Each round takes one more, so that the channels can be changed; the rest is sent ahead and waits.
+    let mut taken = Vec::new();
+    for round in 0..2 * DELIVERY_LIMIT as usize {
+        consumer.set_prefetch(if round % 2 == 0 { 40 } else { 5 });
+        let delivery = receive(&mut consumer).await.remove(0);
+        taken.push((delivery.message.id.clone(), delivery.redelivered));
+        delivery.ack();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let depths = broker.depths().await.expect("available");
+    // Not the whole queue: there are never more than two sets of channels with something to hand out.
+    assert!(depths.unacked[1] <= 100 && depths.dead == 0, "{depths:?}");
+    while taken.len() < MESSAGES {
+        let delivery = receive(&mut consumer).await.remove(0);
+        taken.push((delivery.message.id.clone(), delivery.redelivered));
+        delivery.ack();
+    }
+    // One that the server sends while it cancels a consumer is lost on its way, and comes again.
+    let again = taken.iter().filter(|(_, redelivered)| *redelivered).count();
+    println!("{again} came again");
+    assert!(again <= MESSAGES / 20, "{again} came again");
+    let mut numbers: Vec<usize> = taken.iter().map(|(id, _)| id.parse().expect("a number")).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..MESSAGES), "one is missing, or came twice");
+    eventually("all is acked", async || {
+        (broker.depths().await.expect("available") == Depths::default()).then_some(())
+    })
+    .await;
+    drop(consumer);
     broker.close().await;
 }

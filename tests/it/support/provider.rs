@@ -228,6 +228,11 @@ impl FakeProvider {
         self.shared.running.most.load(Ordering::SeqCst)
     }
 
+    /// Counts the most at once afresh, from those that wait at the moment.
+    pub fn count_afresh(&self) {
+        self.shared.running.most.store(self.running(), Ordering::SeqCst);
+    }
+
     fn script(&self) -> MutexGuard<'_, Script> {
         self.shared.script.lock().unwrap()
     }

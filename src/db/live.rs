@@ -1,0 +1,59 @@
+//! The settings that hold in all processes, in `service_state`: each process looks for itself, so that a change
+//! reaches those that start later, too.
+
+use futures_util::FutureExt;
+use sea_orm::{ConnectionTrait, FromQueryResult};
+
+use super::{Db, DbError, sql};
+use crate::config::live::{LiveChange, LiveKey, LiveQueue};
+
+#[derive(FromQueryResult)]
+struct Stored {
+    key: String,
+    value: String,
+}
+
+impl Db {
+    /// The values that hold at the moment.
+    pub async fn live_queue(&self) -> Result<LiveQueue, DbError> {
+        read(self.read()).await
+    }
+
+    /// Makes a change, all of it or nothing, and returns what holds after it.
+    pub async fn change_live_queue(&self, change: LiveChange) -> Result<LiveQueue, DbError> {
+        self.write(move |tx| {
+            let change = change.clone();
+            async move {
+                for (key, value) in change.changes() {
+                    write(tx.conn(), *key, *value).await?;
+                }
+                read(tx.conn()).await
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+async fn write(conn: &impl ConnectionTrait, key: LiveKey, value: Option<usize>) -> Result<(), DbError> {
+    let key = key.stored_as().into();
+    match value {
+        Some(value) => {
+            let put = "INSERT INTO service_state (key, value) VALUES ($1, $2) \
+                       ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+            sql::execute(conn, put, [key, value.to_string().into()]).await?
+        }
+        None => sql::execute(conn, "DELETE FROM service_state WHERE key = $1", [key]).await?,
+    };
+    Ok(())
+}
+
+async fn read(conn: &impl ConnectionTrait) -> Result<LiveQueue, DbError> {
+    let names = sql::tuple(1, LiveKey::ALL.len());
+    let select = format!("SELECT key, value FROM service_state WHERE key IN {names}");
+    let stored: Vec<Stored> = sql::all(conn, &select, LiveKey::ALL.map(|key| key.stored_as().into())).await?;
+    Ok(stored.into_iter().fold(LiveQueue::default(), |live, Stored { key, value }| {
+        let key = LiveKey::ALL.into_iter().find(|known| known.stored_as() == key);
+        key.map_or(live, |key| live.with_stored(key, &value))
+    }))
+}
