@@ -8,11 +8,14 @@ use tokio::sync::Notify;
 
 use super::{Migrated, adopt, check_model, reach, remember};
 use crate::config::sections::{DatabaseSettings, VectorIndexKind};
+use crate::db::combine::Combiner;
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql};
 
+/// Batches of vectors that are written at once: while one waits for the disk, the next one is compared.
+const FINISHING: usize = 3;
 /// The advisory lock that one process holds while it changes the schema: any number that is ours.
 const SCHEMA_LOCK: i64 = 0x6d61_7078_656d_6264;
 /// The first version that has all that the schema uses.
@@ -43,7 +46,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         model,
         marks_deleted,
         enqueued,
-        finishing: Arc::default(),
+        finishing: Arc::new(Combiner::new(FINISHING)),
         counter: Arc::default(),
         _lock: None,
     })

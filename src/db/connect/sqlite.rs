@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Migrated, check_model};
 use crate::config::sections::{DatabaseSettings, Synchronous};
+use crate::db::combine::Combiner;
 use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
 use crate::db::writer::Writer;
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate};
@@ -37,7 +38,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         model,
         marks_deleted: false,
         enqueued,
-        finishing: Arc::default(),
+        finishing: Arc::new(Combiner::new(1)),
         counter: Arc::default(),
         _lock: lock,
     })
