@@ -14,8 +14,10 @@ use super::{DbError, ModelSpec};
 use crate::domain::priority::Priority;
 use crate::domain::recommendation::Draft;
 
-/// Transactions at once: while one waits for a row that an import has locked, the others go on.
-const SAVERS: usize = 4;
+/// Statements at once: while one waits for the disk, or for a row that an import has locked, the other goes on.
+/// Measured at 16 connections: two save 0.56 to 0.72 of the rows that bare inserts do, one 0.48 to 0.64, four 0.52,
+/// eight 0.39, as the groups get smaller.
+const SAVERS: usize = 2;
 /// Saves in one transaction.
 const GROUP: usize = 64;
 /// Saves that wait at most; further callers wait before they queue.

@@ -15,7 +15,7 @@ use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexe
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql};
 
 /// Batches of vectors that are written at once: while one waits for the disk, the next one is compared.
-const FINISHING: usize = 3;
+const FINISHING: usize = 2;
 /// The advisory lock that one process holds while it changes the schema: any number that is ours.
 const SCHEMA_LOCK: i64 = 0x6d61_7078_656d_6264;
 /// The first version that has all that the schema uses.
