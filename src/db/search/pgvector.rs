@@ -1,4 +1,5 @@
-//! Search in PostgreSQL: vectors through pgvector, words through `tsvector`, both in one round trip.
+//! Search in PostgreSQL: vectors through pgvector, words through `tsvector`, both in one statement. The driver parses
+//! it first, which is a round trip of its own.
 
 use async_trait::async_trait;
 use sea_orm::DatabaseConnection;
