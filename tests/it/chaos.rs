@@ -59,6 +59,11 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Milliseconds; `MAPX_CHAOS_RECONCILE_MS=86400000` switches the reconciler off, to see the test fail.
+fn reconcile_interval() -> String {
+    std::env::var("MAPX_CHAOS_RECONCILE_MS").unwrap_or_else(|_| "2000".to_owned())
+}
+
 /// The stack under attack.
 struct Stack {
     servers: Servers,
@@ -80,14 +85,12 @@ impl Stack {
             ("MAPX__QUEUE__MAX_CONCURRENT", "2".to_owned()),
             ("MAPX__QUEUE__BATCH_SIZE", "2".to_owned()),
             // A loss is noticed within the test.
-            ("MAPX__QUEUE__RECONCILE_INTERVAL_MS", "2000".to_owned()),
+            ("MAPX__QUEUE__RECONCILE_INTERVAL_MS", reconcile_interval()),
         ];
         let address = watch::Sender::new(None);
         let mut stack = Self { servers, env, api: None, workers: Vec::new(), address, random };
         stack.start_api().await;
-        for _ in 0..WORKERS {
-            stack.workers.push(Process::start("worker", &stack.env).await);
-        }
+        stack.start_workers().await;
         stack
     }
 
@@ -117,12 +120,33 @@ impl Stack {
                 self.servers.run(&["kill", "postgres"]).await;
                 self.servers.run(&["start", "postgres"]).await;
             }
-            Fault::PurgeQueues => self.purge().await,
+            Fault::PurgeQueues => {
+                self.fill_queues().await;
+                self.purge().await;
+                self.start_workers().await;
+            }
             Fault::LoseRabbitMq => {
+                self.fill_queues().await;
                 self.servers.run(&["kill", "rabbitmq"]).await;
                 self.servers.run(&["wipe", "rabbitmq"]).await;
                 self.servers.run(&["start", "rabbitmq"]).await;
+                self.start_workers().await;
             }
+        }
+    }
+
+    /// Kills all workers and waits until there is something in the queues to be lost. With workers that keep up,
+    /// the test passed with the reconciler switched off.
+    async fn fill_queues(&mut self) {
+        for worker in self.workers.drain(..) {
+            worker.kill().await;
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+
+    async fn start_workers(&mut self) {
+        while self.workers.len() < WORKERS {
+            self.workers.push(Process::start("worker", &self.env).await);
         }
     }
 
