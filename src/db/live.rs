@@ -4,7 +4,7 @@
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
-use super::{Db, DbError, sql};
+use super::{Db, DbError, sql, state};
 use crate::config::live::{LiveChange, LiveKey, LiveQueue};
 
 #[derive(FromQueryResult)]
@@ -25,7 +25,10 @@ impl Db {
             let change = change.clone();
             async move {
                 for (key, value) in change.changes() {
-                    write(tx.conn(), *key, *value).await?;
+                    match value {
+                        Some(value) => state::put(tx.conn(), key.stored_as(), &value.to_string()).await?,
+                        None => state::forget(tx.conn(), key.stored_as()).await?,
+                    }
                 }
                 read(tx.conn()).await
             }
@@ -33,19 +36,6 @@ impl Db {
         })
         .await
     }
-}
-
-async fn write(conn: &impl ConnectionTrait, key: LiveKey, value: Option<usize>) -> Result<(), DbError> {
-    let key = key.stored_as().into();
-    match value {
-        Some(value) => {
-            let put = "INSERT INTO service_state (key, value) VALUES ($1, $2) \
-                       ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-            sql::execute(conn, put, [key, value.to_string().into()]).await?
-        }
-        None => sql::execute(conn, "DELETE FROM service_state WHERE key = $1", [key]).await?,
-    };
-    Ok(())
 }
 
 async fn read(conn: &impl ConnectionTrait) -> Result<LiveQueue, DbError> {

@@ -22,6 +22,7 @@ mod saver;
 pub mod search;
 mod services;
 mod sql;
+mod state;
 pub mod stats;
 pub mod tasks;
 mod tx;

@@ -2,8 +2,8 @@
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 
-use super::{DIMENSIONS, MODEL, recorded, remember};
-use crate::db::{DbError, ModelSpec, migrate, sql};
+use super::{DIMENSIONS, MODEL};
+use crate::db::{DbError, ModelSpec, migrate, sql, state};
 
 /// Rows taken over in one statement: nobody's write waits for long.
 const BATCH: i64 = 5_000;
@@ -54,8 +54,8 @@ pub(super) async fn adopt(conn: &DatabaseConnection, model: &str) -> Result<u64,
     let dimensions = "SELECT vector_dims(embedding) FROM recommendations WHERE embedding_model = $1 \
                       AND embedding IS NOT NULL LIMIT 1";
     if let Some(dimensions) = sql::scalar::<i32>(conn, dimensions, [model.into()]).await? {
-        remember(conn, DIMENSIONS, &dimensions.to_string()).await?;
-        remember(conn, MODEL, model).await?;
+        state::put(conn, DIMENSIONS, &dimensions.to_string()).await?;
+        state::put(conn, MODEL, model).await?;
     }
     Ok(adopted)
 }
@@ -80,7 +80,7 @@ pub(super) async fn refuse_another_programs(conn: &DatabaseConnection) -> Result
 /// Vectors of an unknown model would be embedded again, all of them, and paid for. Once it is known, those that
 /// another program writes later are.
 pub(super) async fn refuse_unknown_model(conn: &DatabaseConnection) -> Result<(), DbError> {
-    if recorded(conn, MODEL).await?.is_some() || !has_unknown_vectors(conn).await? {
+    if state::get(conn, MODEL).await?.is_some() || !has_unknown_vectors(conn).await? {
         return Ok(());
     }
     Err(DbError::Incompatible(
@@ -99,7 +99,7 @@ async fn has_unknown_vectors(conn: &DatabaseConnection) -> Result<bool, DbError>
 /// The dimension that the column was given by another program; `None` when it is ours to choose.
 pub(super) async fn refuse_other_dimensions(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
     let declared = declared_dimensions(conn).await?;
-    if declared == Some(model.dimensions) || declared.is_none() || recorded(conn, COLUMN).await?.is_some() {
+    if declared == Some(model.dimensions) || declared.is_none() || state::get(conn, COLUMN).await?.is_some() {
         return Ok(());
     }
     Err(DbError::Incompatible(format!(
@@ -113,7 +113,7 @@ pub(super) async fn refuse_other_dimensions(conn: &DatabaseConnection, model: &M
 
 /// Whether the program that made the tables keeps what it deletes; the first step of the schema has noted it.
 pub(super) async fn marks_deleted(conn: &DatabaseConnection) -> Result<bool, DbError> {
-    Ok(recorded(conn, "recommendations.deleted").await?.as_deref() == Some("marked"))
+    Ok(state::get(conn, "recommendations.deleted").await?.as_deref() == Some("marked"))
 }
 
 /// Key of `service_state`: the dimension that we gave the column.

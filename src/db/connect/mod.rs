@@ -9,7 +9,7 @@ use sea_orm::DatabaseConnection;
 
 pub(super) use sqlite::ProcessLock;
 
-use super::{Db, DbError, ModelSpec, sql};
+use super::{Db, DbError, ModelSpec, sql, state};
 use crate::config::sections::DatabaseSettings;
 
 /// Keys of `service_state`.
@@ -57,13 +57,9 @@ pub struct Migrated {
     pub vectors: u64,
 }
 
-async fn recorded(conn: &DatabaseConnection, key: &str) -> Result<Option<String>, DbError> {
-    sql::scalar(conn, "SELECT value FROM service_state WHERE key = $1", [key.into()]).await
-}
-
 /// Remembers which model the vectors are of, and refuses what would mix.
 async fn check_model(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbError> {
-    let stored = recorded(conn, DIMENSIONS).await?;
+    let stored = state::get(conn, DIMENSIONS).await?;
     let vectors = "SELECT EXISTS (SELECT 1 FROM recommendations WHERE embedding IS NOT NULL)";
     let has_vectors = sql::scalar::<bool>(conn, vectors, []).await?.unwrap_or(false);
     if let Some(stored) = stored.filter(|stored| has_vectors && *stored != model.dimensions.to_string()) {
@@ -73,13 +69,6 @@ async fn check_model(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(),
             model.id, model.dimensions
         )));
     }
-    remember(conn, DIMENSIONS, &model.dimensions.to_string()).await?;
-    remember(conn, MODEL, &model.id).await
-}
-
-async fn remember(conn: &DatabaseConnection, key: &str, value: &str) -> Result<(), DbError> {
-    let put = "INSERT INTO service_state (key, value) VALUES ($1, $2) \
-               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    sql::execute(conn, put, [key.into(), value.into()]).await?;
-    Ok(())
+    state::put(conn, DIMENSIONS, &model.dimensions.to_string()).await?;
+    state::put(conn, MODEL, &model.id).await
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::Notify;
 
-use super::{Migrated, adopt, check_model, reach, remember};
+use super::{Migrated, adopt, check_model, reach};
 use crate::config::sections::{DatabaseSettings, VectorIndexKind};
 use crate::db::combine::Combiner;
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
-use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql};
+use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql, state};
 
 /// Batches of vectors that are written at once: while one waits for the disk, the next one is compared.
 const FINISHING: usize = 2;
@@ -152,7 +152,7 @@ async fn column(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbEr
     conn.execute_unprepared(index).await?;
     let alter = format!("ALTER TABLE recommendations ALTER COLUMN embedding TYPE vector({})", model.dimensions);
     conn.execute_unprepared(&alter).await?;
-    remember(conn, adopt::COLUMN, &model.dimensions.to_string()).await
+    state::put(conn, adopt::COLUMN, &model.dimensions.to_string()).await
 }
 
 /// Makes the vector index, unless there is one that can serve (an adopted table's ivfflat, say).
