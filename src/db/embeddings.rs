@@ -137,7 +137,7 @@ impl Db {
             return Ok(Vec::new());
         }
         let (among, values) = sql::among(self.read(), "r.id", 1, ids);
-        let labels = if self.is_postgres() { "coalesce(to_jsonb(r.labels), '[]'::jsonb)" } else { "r.labels" };
+        let labels = sql::labels(self.read(), "r.labels");
         let select = format!(
             "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
              r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \

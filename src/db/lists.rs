@@ -41,7 +41,7 @@ pub struct Listed {
 
 /// An adopted table may have its ids as INTEGER and leave labels, visibility and moments empty.
 fn listed(conn: &impl ConnectionTrait) -> String {
-    let labels = if sql::is_postgres(conn) { "coalesce(to_jsonb(r.labels), '[]'::jsonb)" } else { "r.labels" };
+    let labels = sql::labels(conn, "r.labels");
     let created = sql::moment(conn, "coalesce(r.created_at, r.updated_at)", "created_at");
     let updated = sql::moment(conn, "coalesce(r.updated_at, r.created_at)", "updated_at");
     format!(

@@ -54,10 +54,8 @@ pub(super) struct NewRow {
 
 /// The row with this id, locked for this transaction where the back end has locks of rows.
 pub(super) async fn find(tx: &Tx<'_>, id: i64) -> Result<Option<Row>, DbError> {
-    let (labels, lock) = match sql::is_postgres(tx.conn()) {
-        true => (LABELS_PG, " FOR UPDATE"),
-        false => ("labels", ""),
-    };
+    let labels = sql::labels(tx.conn(), "labels");
+    let lock = if sql::is_postgres(tx.conn()) { " FOR UPDATE" } else { "" };
     let select = format!(
         "SELECT CAST(id AS BIGINT) AS id, user_id, content_type, title, description, content_data, \
          {labels} AS labels, metadata, rating, coalesce(visibility, 'friends') AS visibility, \
@@ -66,8 +64,6 @@ pub(super) async fn find(tx: &Tx<'_>, id: i64) -> Result<Option<Row>, DbError> {
     );
     sql::one(tx.conn(), &select, [id.into()]).await
 }
-
-const LABELS_PG: &str = "coalesce(to_jsonb(labels), '[]'::jsonb)";
 
 /// Inserts rows with their tasks, and their authors where they are new; the ids are in the order of the rows.
 pub(super) async fn insert(tx: &Tx<'_>, rows: &[NewRow]) -> Result<Vec<i64>, DbError> {

@@ -51,6 +51,11 @@ pub(super) fn is_postgres(conn: &impl ConnectionTrait) -> bool {
     conn.get_database_backend() == DbBackend::Postgres
 }
 
+/// A column of labels as JSON: `TEXT[]` on PostgreSQL, where an adopted table may leave it empty.
+pub(super) fn labels(conn: &impl ConnectionTrait, column: &str) -> String {
+    if is_postgres(conn) { format!("coalesce(to_jsonb({column}), '[]'::jsonb)") } else { column.to_owned() }
+}
+
 /// A condition that `column` is one of `ids`, with its parameters from `$from` on. On PostgreSQL they are one
 /// parameter, so that the statement is prepared once for any number of them.
 pub(super) fn among(conn: &impl ConnectionTrait, column: &str, from: usize, ids: &[i64]) -> (String, Vec<Value>) {
