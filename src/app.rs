@@ -106,11 +106,10 @@ impl App {
         if missing > 0 {
             tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
         }
-        let vectors = self.db.vectors().await?;
         self.reporter.look().await?;
         match self.role {
-            Role::Worker => tracing::info!(vectors, %model, "working"),
-            Role::All | Role::Serve => tracing::info!(addr = %self.addr, vectors, %model, "serving"),
+            Role::Worker => tracing::info!(%model, "working"),
+            Role::All | Role::Serve => tracing::info!(addr = %self.addr, %model, "serving"),
         }
         // The reporter ends last: while the worker drains, what it holds is still told.
         let drained = CancellationToken::new();
