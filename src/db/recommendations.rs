@@ -90,9 +90,11 @@ pub(super) async fn save_in(
 }
 
 /// Saves drafts that name no place and no service and bring no vector: one statement, no transaction.
-pub(super) async fn save_plain(pooled: &Pooled, drafts: &[Draft]) -> Result<Vec<Saved>, DbError> {
-    let alone = |draft: &Draft| Resolved { draft: draft.clone(), place: None, service: None };
-    let rows: Vec<NewRow> = drafts.iter().map(|draft| alone(draft).row(Priority::Normal)).collect();
+pub(super) async fn save_plain(
+    pooled: &Pooled,
+    drafts: impl Iterator<Item = &Draft>,
+) -> Result<Vec<Saved>, DbError> {
+    let rows: Vec<NewRow> = drafts.map(|draft| row(draft, None, None, Priority::Normal)).collect();
     let mut races = Races::default();
     let ids = loop {
         match rows::insert_postgres(pooled.conn(), &rows).await {
@@ -144,21 +146,8 @@ impl Subjects {
 
 impl Resolved {
     fn row(&self, default: Priority) -> NewRow {
-        let draft = &self.draft;
-        NewRow {
-            user_id: draft.user_id,
-            content_type: draft.content_type.as_str(),
-            title: draft.title.clone(),
-            description: draft.description.clone(),
-            content_data: draft.content_data.clone().map(Json::Object),
-            labels: draft.labels.clone(),
-            metadata: draft.metadata.clone().map(Json::Object),
-            rating: draft.rating,
-            visibility: draft.visibility.as_str(),
-            place_id: self.place.as_ref().map(|p| p.id),
-            service_id: self.service.as_ref().map(|s| s.id),
-            task: draft.embedding.is_none().then(|| draft.priority.unwrap_or(default)),
-        }
+        let (place, service) = (self.place.as_ref().map(|p| p.id), self.service.as_ref().map(|s| s.id));
+        row(&self.draft, place, service, default)
     }
 
     fn content(&self) -> Content {
@@ -174,6 +163,23 @@ impl Resolved {
             ..blank()
         };
         with_subjects(fields, self.place.as_ref(), self.service.as_ref())
+    }
+}
+
+fn row(draft: &Draft, place_id: Option<i64>, service_id: Option<i64>, default: Priority) -> NewRow {
+    NewRow {
+        user_id: draft.user_id,
+        content_type: draft.content_type.as_str(),
+        title: draft.title.clone(),
+        description: draft.description.clone(),
+        content_data: draft.content_data.clone().map(Json::Object),
+        labels: draft.labels.clone(),
+        metadata: draft.metadata.clone().map(Json::Object),
+        rating: draft.rating,
+        visibility: draft.visibility.as_str(),
+        place_id,
+        service_id,
+        task: draft.embedding.is_none().then(|| draft.priority.unwrap_or(default)),
     }
 }
 

@@ -80,13 +80,14 @@ struct Inserted {
 
 /// Authors, rows and tasks in one statement, which needs no transaction around it. The ids are taken
 /// beforehand: no order of RETURNING needs to be trusted. Authors who are there aren't inserted and refused, as
-/// NOT NULL, which an adopted table may have, is looked at before the conflict.
+/// NOT NULL, which an adopted table may have, is looked at before the conflict. The sequence is looked up in a
+/// subquery: once, not once a row.
 ///
 /// # Errors
 /// `Refused` for an author who isn't there, in an adopted table that wants to know more of one than an id.
 pub(super) async fn insert_postgres(conn: &impl ConnectionTrait, rows: &[NewRow]) -> Result<Vec<i64>, DbError> {
     let insert = "WITH draft AS MATERIALIZED (\
-          SELECT nextval(pg_get_serial_sequence('recommendations', 'id')) AS id, d.* \
+          SELECT nextval((SELECT pg_get_serial_sequence('recommendations', 'id')::regclass)) AS id, d.* \
           FROM jsonb_to_recordset($1) AS d (pos INTEGER, user_id UUID, content_type TEXT, title TEXT, \
           description TEXT, content_data JSONB, labels TEXT[], metadata JSONB, rating SMALLINT, visibility TEXT, \
           place_id BIGINT, service_id BIGINT, task SMALLINT)), \

@@ -72,9 +72,7 @@ async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>, 
     if group.is_empty() {
         return;
     }
-    let drafts: Vec<Draft> = group.iter().map(|job| job.draft.clone()).collect();
-    let outcome = save(pooled, model, drafts, plain).await;
-    match outcome {
+    match save(pooled, model, &group, plain).await {
         Ok(saved) => group.into_iter().zip(saved).for_each(|(job, saved)| job.answer(Ok(saved))),
         Err(DbError::Unavailable(reason)) => {
             group.into_iter().for_each(|job| job.answer(Err(DbError::Unavailable(reason.clone()))));
@@ -82,7 +80,7 @@ async fn save_together(pooled: &Pooled, model: &ModelSpec, mut group: Vec<Job>, 
         Err(error) if group.len() == 1 => group.remove(0).answer(Err(error)),
         Err(_) => {
             for job in group {
-                let alone = save(pooled, model, vec![job.draft.clone()], plain).await;
+                let alone = save(pooled, model, std::slice::from_ref(&job), plain).await;
                 job.answer(alone.and_then(only));
             }
         }
@@ -101,10 +99,10 @@ impl Job {
     }
 }
 
-async fn save(pooled: &Pooled, model: &ModelSpec, drafts: Vec<Draft>, plain: bool) -> Result<Vec<Saved>, DbError> {
+async fn save(pooled: &Pooled, model: &ModelSpec, jobs: &[Job], plain: bool) -> Result<Vec<Saved>, DbError> {
     if plain {
-        return save_plain(pooled, &drafts).await;
+        return save_plain(pooled, jobs.iter().map(|job| &job.draft)).await;
     }
-    let model = model.clone();
+    let (model, drafts) = (model.clone(), jobs.iter().map(|job| job.draft.clone()).collect::<Vec<_>>());
     pooled.run(move |tx| save_in(tx, drafts.clone(), Priority::Normal, model.clone()).boxed()).await
 }
