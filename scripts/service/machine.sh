@@ -30,24 +30,34 @@ own() {
     [[ -O $1 && ! -L $1 ]] || die "$1 is missing or belongs to another user"
 }
 
-# free_ports NAME…: NAME=PORT lines. Ports lie under those that Linux hands out to clients: a client could sit on
-# ours while a server is down.
+# free_ports FOLDER NAME…: NAME=PORT lines. Ports lie under those that Linux hands out to clients: a client could sit
+# on ours while a server is down. FOLDER has a file for each port that an instance has chosen, with the name of its
+# state folder: two that start at once, or one whose server is down, must not meet at a port.
 free_ports() {
-    python3 - "$@" <<'PY'
-import random, socket, sys
+    python3 - "$state" "$@" <<'PY'
+import fcntl, os, random, socket, sys
 
-for name in sys.argv[1:]:
-    for port in random.sample(range(20000, 32000), 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+state, folder, *names = sys.argv[1:]
+with open(os.path.join(folder, "lock"), "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    ports = iter(random.sample(range(20000, 32000), 2000))
+    for name in names:
+        for port in ports:
+            claim = os.path.join(folder, str(port))
+            if os.path.exists(claim) and os.path.isdir(open(claim).read()):
                 continue
-        print(f"{name}={port}")
-        break
-    else:
-        sys.exit("no free port")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            with open(claim, "w") as file:
+                file.write(state)
+            print(f"{name}={port}")
+            break
+        else:
+            sys.exit("no free port")
 PY
 }
 
@@ -59,8 +69,11 @@ load_ports() {
 # Chosen once, so that a server that comes back is found where it was.
 choose_ports() {
     load_ports && return
+    local chosen=$temporary/mapx-embeddings-ports-$EUID
     need python3 python3
-    free_ports amqp_port amqps_port management_port prometheus_port distribution_port epmd_port postgres_port \
+    mkdir -m 700 -- "$chosen" 2>/dev/null
+    own "$chosen"
+    free_ports "$chosen" amqp_port amqps_port management_port prometheus_port distribution_port epmd_port postgres_port \
         >"$state/ports.part" && mv -- "$state/ports.part" "$state/ports" && load_ports ||
         die 'no free ports between 20000 and 32000'
 }

@@ -6,8 +6,8 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use mapx_embeddings::broker::topology::DELIVERY_LIMIT;
 use serde_json::json;
 
-use super::{raw, service};
-use crate::promises::{assert_stored, one_by_one, plug};
+use super::{raw, service, slow_service};
+use crate::promises::{assert_stored, plug};
 use crate::support::app::{TestApp, eventually};
 use crate::support::provider::Behaviour;
 use crate::support::rabbit::{Raw, Vhost};
@@ -117,11 +117,7 @@ async fn out_of_reach(app: &TestApp, raw: &Raw) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_broker_gives_up_is_recorded_and_may_be_moved_back() {
     let vhost = Vhost::new().await;
-    let (provider, app) = service(&vhost, |settings| {
-        one_by_one(settings);
-        settings.queue.reconcile_interval_ms = 100;
-    })
-    .await;
+    let (provider, app) = slow_service(&vhost, 100).await;
     let raw = raw(&vhost).await;
     plug(&app, &provider).await;
     let id = out_of_reach(&app, &raw).await;

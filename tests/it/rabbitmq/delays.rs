@@ -9,14 +9,39 @@ use mapx_embeddings::domain::backoff::Backoff;
 use mapx_embeddings::domain::priority::Priority;
 use tokio::time::timeout;
 
-use super::{message, publish_patiently, to_lane};
+use super::{message, publish_patiently, service, to_lane};
 use crate::support::app::PATIENCE;
+use crate::support::provider::Behaviour;
 use crate::support::rabbit::{self, Vhost};
 
-/// Within a tenth of `base × 2ⁿ`; the base leaves a busy machine a fifth of a second.
+/// Leaves a busy machine a fifth of a second of its tenth.
+const BASE: Duration = Duration::from_secs(2);
+
+/// From call to call: what the worker, the ledger and the broker take besides is within the tenth.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_arrive_within_a_tenth_of_their_delays() {
+    let vhost = Vhost::new().await;
+    let (provider, app) = service(&vhost, |settings| {
+        settings.queue.max_retries = 2;
+        settings.queue.retry_delay_ms = BASE.as_millis() as u64;
+    })
+    .await;
+    provider.always(Behaviour::status(500, "out of order"));
+    let id = app.save_text("never embedded").await;
+    assert_eq!(app.embedding_is(id, "failed").await["attempts"], 3);
+    let calls: Vec<Instant> = provider.calls().iter().map(|call| call.at).collect();
+    assert_eq!(calls.len(), 3);
+    for (pair, delay) in calls.windows(2).zip([BASE, 2 * BASE]) {
+        let waited = pair[1] - pair[0];
+        println!("{waited:?} for {delay:?}");
+        assert!(waited >= delay && waited <= delay.mul_f64(1.1), "{waited:?} for {delay:?}");
+    }
+    app.stop().await;
+}
+
+/// Within a tenth of `base × 2ⁿ`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_rung_is_kept_within_a_tenth() {
-    const BASE: Duration = Duration::from_secs(2);
     let vhost = Vhost::new().await;
     let backoff = Backoff::new(BASE, 4 * BASE, 3);
     let server = rabbit::server(&vhost.url());

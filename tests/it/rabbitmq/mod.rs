@@ -48,6 +48,15 @@ async fn service(vhost: &Vhost, change: impl FnOnce(&mut Settings)) -> (FakeProv
     .await
 }
 
+/// One call at a time with one text, and a reconciler that looks so often.
+async fn slow_service(vhost: &Vhost, reconcile_ms: u64) -> (FakeProvider, TestApp) {
+    service(vhost, |settings| {
+        promises::one_by_one(settings);
+        settings.queue.reconcile_interval_ms = reconcile_ms;
+    })
+    .await
+}
+
 fn message(id: impl ToString) -> Message {
     let published_at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("a valid time");
     Message { id: id.to_string(), body: b"{}".to_vec(), attempt: 0, published_at }

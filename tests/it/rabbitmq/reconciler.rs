@@ -6,8 +6,8 @@ use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
 
-use super::{raw, service};
-use crate::promises::{one_by_one, plug};
+use super::{raw, service, slow_service};
+use crate::promises::plug;
 use crate::support::app::eventually;
 use crate::support::provider::Behaviour;
 use crate::support::rabbit::{Raw, Vhost};
@@ -32,11 +32,7 @@ async fn audit(raw: &Raw) -> &'static str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purged_queue_costs_two_rounds() {
     let vhost = Vhost::new().await;
-    let (provider, app) = service(&vhost, |settings| {
-        one_by_one(settings);
-        settings.queue.reconcile_interval_ms = 200;
-    })
-    .await;
+    let (provider, app) = slow_service(&vhost, 200).await;
     let raw = raw(&vhost).await;
     plug(&app, &provider).await;
     for n in 0..40 {
@@ -54,11 +50,7 @@ async fn a_purged_queue_costs_two_rounds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_purged_from_a_lane_that_never_runs_empty_comes_back() {
     let vhost = Vhost::new().await;
-    let (provider, app) = service(&vhost, |settings| {
-        one_by_one(settings);
-        settings.queue.reconcile_interval_ms = 200;
-    })
-    .await;
+    let (provider, app) = slow_service(&vhost, 200).await;
     let raw = raw(&vhost).await;
     plug(&app, &provider).await;
     let mut lost = Vec::new();
