@@ -4,6 +4,7 @@
 //! `MAPX_CHAOS_SEED` repeats a schedule; `MAPX_TEST_LOGS=1` shows what the processes say.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -12,16 +13,19 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::support::app::install_cryptography;
+use crate::support::app::{eventually, install_cryptography};
 use crate::support::data::TestData;
 use crate::support::process::Process;
 use crate::support::servers::Servers;
+use crate::support::stored;
 use crate::support::witness::{Row, Witness, verify};
 
 const CLIENTS: usize = 6;
 const WORKERS: usize = 3;
 /// Between two requests of a client.
 const PACE: Duration = Duration::from_millis(150);
+/// Tasks that are with the broker when it loses them, at least.
+const TO_LOSE: i64 = 30;
 /// For all that is open to be embedded once nothing is killed any more.
 const DRAIN: Duration = Duration::from_secs(120);
 
@@ -38,10 +42,10 @@ enum Fault {
 }
 
 const SCHEDULE: [(Fault, usize); 6] = [
-    (Fault::KillApi, 4),
-    (Fault::KillWorker, 6),
-    (Fault::KillRabbitMq, 2),
-    (Fault::KillPostgres, 3),
+    (Fault::KillApi, 5),
+    (Fault::KillWorker, 8),
+    (Fault::KillRabbitMq, 3),
+    (Fault::KillPostgres, 4),
     (Fault::PurgeQueues, 1),
     (Fault::LoseRabbitMq, 1),
 ];
@@ -66,6 +70,8 @@ fn reconcile_interval() -> String {
 
 /// The stack under attack.
 struct Stack {
+    /// Before the servers: it ends by dropping its database.
+    data: Arc<TestData>,
     servers: Servers,
     env: Vec<(&'static str, String)>,
     api: Option<Process>,
@@ -76,7 +82,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(servers: Servers, data: &TestData, random: StdRng) -> Self {
+    async fn start(servers: Servers, data: Arc<TestData>, random: StdRng) -> Self {
         let env = vec![
             ("MAPX__DATABASE__URL", data.url()),
             ("MAPX__BROKER__URL", servers.address("MAPX_TEST_AMQP_URL").to_owned()),
@@ -88,7 +94,7 @@ impl Stack {
             ("MAPX__QUEUE__RECONCILE_INTERVAL_MS", reconcile_interval()),
         ];
         let address = watch::Sender::new(None);
-        let mut stack = Self { servers, env, api: None, workers: Vec::new(), address, random };
+        let mut stack = Self { data, servers, env, api: None, workers: Vec::new(), address, random };
         stack.start_api().await;
         stack.start_workers().await;
         stack
@@ -141,7 +147,10 @@ impl Stack {
         for worker in self.workers.drain(..) {
             worker.kill().await;
         }
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        eventually("tasks wait in the queues", async || {
+            (stored::tasks(&self.data, "published").await >= TO_LOSE).then_some(())
+        })
+        .await;
     }
 
     async fn start_workers(&mut self) {
@@ -212,7 +221,7 @@ async fn whatever_dies_nothing_acknowledged_is_lost() {
 
     let servers = Servers::start().await;
     let data = TestData::postgres_on(servers.address("MAPX_TEST_POSTGRES_URL")).await;
-    let mut stack = Stack::start(servers, &data, random).await;
+    let mut stack = Stack::start(servers, data, random).await;
     let (stop, stopped) = watch::channel(false);
     let address = stack.address.clone();
     let clients: Vec<_> =
@@ -233,7 +242,5 @@ async fn whatever_dies_nothing_acknowledged_is_lost() {
     for (fault, times) in SCHEDULE {
         println!("survived {times} {fault}");
     }
-    verify(&data, rows).await;
-    drop(stack.api);
-    drop(data);
+    verify(&stack.data, rows).await;
 }
