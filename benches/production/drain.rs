@@ -17,7 +17,7 @@ use mapx_embeddings::config::secret::ServerUrl;
 use mapx_embeddings::config::sections::VectorIndexKind;
 use mapx_embeddings::domain::embedding::Embedding;
 use mapx_embeddings::domain::priority::Priority;
-use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
+use mapx_embeddings::embedder::{Answer, EmbedError, Embedder, Limits, Purpose, Unembeddable};
 use sea_orm::prelude::PgVector;
 use sea_orm::sqlx;
 use tokio_util::sync::CancellationToken;
@@ -55,12 +55,12 @@ impl Embedder for Free {
         0.5
     }
 
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let made = texts.iter().map(|text| {
             let seed = text.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
             Embedding::new(vector(seed, self.dimensions), self.dimensions).map_err(|e| Unembeddable(e.to_string()))
         });
-        Ok(made.collect())
+        Ok(Answer::of(made))
     }
 }
 

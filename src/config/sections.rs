@@ -79,10 +79,11 @@ impl QueueSettings {
         }
     }
 
-    /// Deliveries a worker holds at most when a call carries `batch` texts: what all calls carry, and one
-    /// call's worth more, so that a call that ends finds its successor's texts at hand.
+    /// Deliveries a worker holds at most when a call carries `batch` texts: what all calls carry, the same again
+    /// for those whose acks are on their way, and one call's worth more. So a call that ends finds its
+    /// successor's texts at hand, all of them: a broker that writes acks to its disk sends the next only then.
     pub fn prefetch(&self, batch: usize) -> usize {
-        (self.max_concurrent + 1) * batch
+        (2 * self.max_concurrent + 1) * batch
     }
 }
 

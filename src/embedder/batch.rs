@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 
-use super::{EmbedError, Embedder, Limits, Unembeddable, panic_message};
+use super::{EmbedError, Embedder, Limits, Purpose, Unembeddable, panic_message};
 use crate::domain::embedding::Embedding;
 use crate::domain::text::split;
 
@@ -47,9 +47,18 @@ enum Part {
 /// alone (2·log₂ n more calls). After any other failed call no more calls are made: its texts and those still
 /// to come get the error, those done before keep their vectors, so that nothing is paid for twice.
 pub async fn embed_documents(embedder: &dyn Embedder, texts: &[String]) -> Vec<Result<Embedded, DocumentError>> {
+    embed_texts(embedder, texts, Purpose::Document).await
+}
+
+/// As [`embed_documents`], for any purpose.
+pub(super) async fn embed_texts(
+    embedder: &dyn Embedder,
+    texts: &[String],
+    purpose: Purpose,
+) -> Vec<Result<Embedded, DocumentError>> {
     let limits = embedder.limits();
     let plan = Plan::new(texts, limits);
-    let answers = ask(embedder, &plan.parts, limits).await;
+    let answers = ask(embedder, &plan.parts, limits, purpose).await;
     plan.texts.iter().map(|parts| assemble(parts, &plan.parts, &answers)).collect()
 }
 
@@ -82,12 +91,12 @@ impl Plan {
 
 /// One answer a part. Ranges still to ask for lie on a stack, the next on top; a refused range goes back on
 /// it in halves.
-async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits) -> Vec<Part> {
+async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits, purpose: Purpose) -> Vec<Part> {
     let mut answers: Vec<Option<Part>> = vec![None; parts.len()];
     let mut stack = calls(parts.len(), limits.max_inputs);
     while let Some(range) = stack.pop() {
         let (start, end) = (range.start, range.end);
-        match contained(embedder, &parts[range]).await {
+        match contained(embedder, &parts[range], purpose).await {
             Ok(vectors) if vectors.len() == end - start => {
                 for (answer, vector) in answers[start..end].iter_mut().zip(vectors) {
                     *answer = Some(vector.map_or_else(Part::Empty, Part::Done));
@@ -115,9 +124,10 @@ async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits) -> Vec<P
 async fn contained(
     embedder: &dyn Embedder,
     texts: &[String],
+    purpose: Purpose,
 ) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
-    let call = AssertUnwindSafe(embedder.embed(texts)).catch_unwind().await;
-    call.unwrap_or_else(|panic| {
+    let call = AssertUnwindSafe(embedder.embed(texts, purpose)).catch_unwind().await;
+    call.map(|answer| answer.map(|answer| answer.vectors)).unwrap_or_else(|panic| {
         Err(EmbedError::Rejected(format!("the embedder panicked: {}", panic_message(&*panic))))
     })
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use model2vec_rs::model::StaticModel;
 use sha2::{Digest, Sha256};
 
-use super::{EmbedError, Embedder, Limits, UNMEASURED_THRESHOLD, Unembeddable, panic_message};
+use super::{Answer, EmbedError, Embedder, Limits, Purpose, UNMEASURED_THRESHOLD, Unembeddable, panic_message};
 use crate::domain::embedding::{Embedding, InvalidEmbedding};
 
 /// The files of a Model2Vec directory.
@@ -109,10 +109,10 @@ impl Embedder for LocalEmbedder {
 
     /// Runs on tokio's blocking threads. A panic of the model is a [`EmbedError::Rejected`], so that the
     /// guilty text is found and the others get their vectors.
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let (model, texts) = (self.model.clone(), texts.to_vec());
         let answers = tokio::task::spawn_blocking(move || encode(&model, &texts)).await;
-        answers.map_err(|error| match error.try_into_panic() {
+        answers.map(Answer::of).map_err(|error| match error.try_into_panic() {
             Ok(panic) => EmbedError::Rejected(format!("the model panicked: {}", panic_message(&*panic))),
             Err(_) => EmbedError::Transient("the process is shutting down".into()),
         })
@@ -203,7 +203,7 @@ mod tests {
         let dir = broken_model();
         let model = LocalEmbedder::from_dir(dir.path()).unwrap();
         let texts: Vec<String> = ["good", "fine good", "poison", "fine"].map(String::from).into();
-        let whole = model.embed(&texts).await.unwrap_err();
+        let whole = model.embed(&texts, Purpose::Document).await.unwrap_err();
         assert!(matches!(&whole, EmbedError::Rejected(why) if why.starts_with("the model panicked: ")), "{whole}");
         let answers = embed_documents(&model, &texts).await;
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, true]);

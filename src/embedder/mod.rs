@@ -30,6 +30,29 @@ pub struct Limits {
     pub worthwhile_inputs: usize,
 }
 
+/// What a text's vector is for: some models are asked differently for what is searched and for what is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Document,
+    Query,
+}
+
+/// What a call that went well brings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// One a text, in order.
+    pub vectors: Vec<Result<Embedding, Unembeddable>>,
+    /// Tokens that the provider counts for the call, where it says so.
+    pub tokens: Option<u64>,
+}
+
+impl Answer {
+    /// Of a model that counts nothing.
+    pub fn of(vectors: impl IntoIterator<Item = Result<Embedding, Unembeddable>>) -> Self {
+        Self { vectors: vectors.into_iter().collect(), tokens: None }
+    }
+}
+
 /// A text of which no vector can be made, whoever tries again: blank, emoji only, refused by the provider.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{0}")]
@@ -69,7 +92,7 @@ pub trait Embedder: Send + Sync + 'static {
 
     /// Embeds `texts` (at most [`Limits::max_inputs`], each within [`Limits::max_input_bytes`]): one answer
     /// a text, in order. Texts are embedded whole, never cut.
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError>;
+    async fn embed(&self, texts: &[String], purpose: Purpose) -> Result<Answer, EmbedError>;
 }
 
 /// The threshold of a model that nobody has calibrated: the one MapX had, for text-embedding-ada-002.

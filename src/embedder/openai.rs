@@ -10,10 +10,11 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url, redirect};
 use serde::Serialize;
 
-use super::{BuildError, EmbedError, Embedder, Limits, UNMEASURED_THRESHOLD, Unembeddable, configured_threshold};
+use super::{
+    Answer, BuildError, EmbedError, Embedder, Limits, Purpose, UNMEASURED_THRESHOLD, configured_threshold,
+};
 use crate::config::embedder::EmbedderSettings;
 use crate::config::secret::Secret;
-use crate::domain::embedding::Embedding;
 
 /// OpenAI's own: 2,048 inputs a call and 8,192 tokens an input. A token is at least a byte, so a text of
 /// 8,000 bytes always fits.
@@ -163,7 +164,7 @@ impl Embedder for OpenAiEmbedder {
         self.threshold
     }
 
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let mut response = self.post(texts).await?;
         let mut body = Vec::new();
         if !response.status().is_success() {
@@ -178,7 +179,7 @@ impl Embedder for OpenAiEmbedder {
         tokio::task::spawn_blocking(move || answer::check(&body, content_type.as_ref(), count, dimensions))
             .await
             .map_err(|error| EmbedError::Transient(format!("reading the answer failed: {error}")))?
-            .map(|embeddings| embeddings.into_iter().map(Ok).collect())
+            .map(|embeddings| Answer::of(embeddings.into_iter().map(Ok)))
     }
 }
 

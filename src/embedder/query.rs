@@ -6,8 +6,8 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use super::batch::{DocumentError, embed_documents};
-use super::{EmbedError, Embedder};
+use super::batch::{DocumentError, embed_texts};
+use super::{EmbedError, Embedder, Purpose};
 use crate::domain::embedding::Embedding;
 
 type Answer = Result<Embedding, EmbedError>;
@@ -54,7 +54,7 @@ impl QueryEmbedder {
     }
 
     async fn ask(&self, query: &str) -> Answer {
-        let answer = embed_documents(&*self.embedder, &[query.to_owned()]).await.pop();
+        let answer = embed_texts(&*self.embedder, &[query.to_owned()], Purpose::Query).await.pop();
         match answer {
             Some(Ok(embedded)) => Ok(embedded.embedding),
             Some(Err(DocumentError::Call(error))) => Err(error),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{EmbedError, Embedder, Limits, Unembeddable};
+use super::{Answer, EmbedError, Embedder, Limits, Purpose, Unembeddable};
 use crate::domain::embedding::Embedding;
 
 /// Two-dimensional vectors, different for different texts.
@@ -68,7 +68,7 @@ impl Embedder for Scripted {
         0.7
     }
 
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let call = {
             let mut sizes = self.sizes.lock().unwrap();
             sizes.push(texts.len());
@@ -87,6 +87,6 @@ impl Embedder for Scripted {
         }
         let empty = || Err(Unembeddable("no word is known".into()));
         let answers = texts.iter().map(|t| if t.contains(self.empty) { empty() } else { Ok(vector(t)) });
-        Ok(answers.skip(usize::from(self.lose_one)).collect())
+        Ok(Answer::of(answers.skip(usize::from(self.lose_one))))
     }
 }

@@ -8,7 +8,7 @@ use mapx_embeddings::config::secret::Secret;
 use mapx_embeddings::domain::embedding::Embedding;
 use mapx_embeddings::embedder::batch::{DocumentError, embed_documents};
 use mapx_embeddings::embedder::query::QueryEmbedder;
-use mapx_embeddings::embedder::{EmbedError, Embedder, build};
+use mapx_embeddings::embedder::{EmbedError, Embedder, Purpose, build};
 
 use crate::support::provider::{Behaviour, FakeProvider, vector};
 
@@ -55,7 +55,7 @@ fn cosine(a: &Embedding, b: &Embedding) -> f32 {
 async fn error_of(behaviour: Behaviour) -> EmbedError {
     let (provider, embedder) = remote().await;
     provider.next(behaviour);
-    let error = embedder.embed(&texts(["one", "two"])).await.unwrap_err();
+    let error = embedder.embed(&texts(["one", "two"]), Purpose::Document).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains(KEY), "{error:?}");
     error
 }
@@ -84,7 +84,7 @@ async fn rejected(behaviour: Behaviour) -> String {
 #[tokio::test]
 async fn a_provider_is_called_as_openai_documents_it() {
     let (provider, embedder) = remote().await;
-    let answers = embedder.embed(&texts(["one", "two"])).await.unwrap();
+    let answers = embedder.embed(&texts(["one", "two"]), Purpose::Document).await.unwrap().vectors;
     assert_eq!(answers, [Ok(expected("one")), Ok(expected("two"))]);
     let calls = provider.calls();
     assert_eq!(calls.len(), 1);
@@ -103,7 +103,7 @@ async fn dimensions_are_asked_for_where_the_model_takes_them_and_no_key_is_sent_
         api_key: Secret::default(),
         ..settings(Provider::Openai, provider.base_url())
     });
-    embedder.unwrap().embed(&texts(["one"])).await.unwrap();
+    embedder.unwrap().embed(&texts(["one"]), Purpose::Document).await.unwrap().vectors;
     let call = provider.calls().remove(0);
     assert_eq!(call.body["dimensions"], DIMENSIONS);
     assert_eq!(call.authorization, None);
@@ -113,7 +113,7 @@ async fn dimensions_are_asked_for_where_the_model_takes_them_and_no_key_is_sent_
 async fn vectors_go_to_their_texts_whatever_the_order_of_the_answer() {
     let (provider, embedder) = remote().await;
     provider.next(Behaviour::ShuffledIndex);
-    let answers = embedder.embed(&texts(["one", "two", "three"])).await.unwrap();
+    let answers = embedder.embed(&texts(["one", "two", "three"]), Purpose::Document).await.unwrap().vectors;
     assert_eq!(answers, [Ok(expected("one")), Ok(expected("two")), Ok(expected("three"))]);
 }
 
@@ -152,7 +152,7 @@ async fn trouble_on_the_line_is_transient() {
     }
     let (provider, embedder) = remote().await;
     drop(provider);
-    let refused = embedder.embed(&texts(["one"])).await.unwrap_err();
+    let refused = embedder.embed(&texts(["one"]), Purpose::Document).await.unwrap_err();
     assert!(matches!(refused, EmbedError::Transient(_)), "{refused:?}");
 }
 
@@ -278,7 +278,13 @@ async fn the_builtin_model_finds_what_is_meant() {
     let documents =
         texts(["A quiet cafe with good light for working", "The plumber fixed our leaking pipe in an hour"]);
     let answers = embed_documents(&*local(), &documents).await;
-    let query = local().embed(&texts(["coffee shop to work from"])).await.unwrap().remove(0).unwrap();
+    let query = local()
+        .embed(&texts(["coffee shop to work from"]), Purpose::Document)
+        .await
+        .unwrap()
+        .vectors
+        .remove(0)
+        .unwrap();
     let [cafe, plumber] = [0, 1].map(|n| cosine(&query, &answers[n].as_ref().unwrap().embedding));
     assert!(cafe > local().default_threshold() && plumber < local().default_threshold(), "{cafe} {plumber}");
 }
@@ -287,7 +293,7 @@ async fn the_builtin_model_finds_what_is_meant() {
 async fn the_builtin_model_cuts_nothing_off() {
     let beginning = "quiet cafe with good light ".repeat(150);
     let whole = format!("{beginning}{}", "plumber fixed the leaking pipe ".repeat(130));
-    let answers = local().embed(&[beginning, whole]).await.unwrap();
+    let answers = local().embed(&[beginning, whole], Purpose::Document).await.unwrap().vectors;
     let [beginning, whole] = [0, 1].map(|n| answers[n].as_ref().unwrap());
     assert!(cosine(beginning, whole) < 0.95, "the second half must count");
 }
@@ -297,7 +303,7 @@ async fn the_builtin_model_says_what_it_knows_no_word_of() {
     let huge_word = "x".repeat(5_000);
     let documents = texts(["", " \n ", "🎻🎉", &huge_word, "cafe"]);
     // Straight to the model, and through the batch.
-    let direct = local().embed(&documents).await.unwrap();
+    let direct = local().embed(&documents, Purpose::Document).await.unwrap().vectors;
     assert_eq!(direct.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, false, false, true]);
     let unknown = "no word of the text is known to the model";
     assert!(direct[..4].iter().all(|answer| answer.as_ref().unwrap_err().0 == unknown));
@@ -327,7 +333,13 @@ async fn a_huge_batch_leaves_room_for_queries_and_callers_do_not_mix_up_vectors(
         tokio::spawn(async move { embed_documents(&*embedder, &documents).await })
     };
     let batches = [batch(), batch(), batch()];
-    let query = embedder.embed(&texts(["Restaurant number 7 on street 7"])).await.unwrap().remove(0).unwrap();
+    let query = embedder
+        .embed(&texts(["Restaurant number 7 on street 7"]), Purpose::Document)
+        .await
+        .unwrap()
+        .vectors
+        .remove(0)
+        .unwrap();
     for batch in batches {
         let answers = batch.await.unwrap();
         assert_eq!(answers.len(), 10_000);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mapx_embeddings::domain::embedding::Embedding;
-use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
+use mapx_embeddings::embedder::{Answer, EmbedError, Embedder, Limits, Purpose};
 use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
@@ -42,7 +42,7 @@ impl Embedder for Words {
         0.7
     }
 
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let any = |word| texts.iter().any(|text| text.contains(word));
         if any("stuck") {
             std::future::pending::<()>().await;
@@ -54,6 +54,6 @@ impl Embedder for Words {
             return Err(EmbedError::Rejected("the provider refuses this".into()));
         }
         let vector = || Embedding::new(vec![1.0, 0.0], 2).expect("a direction");
-        Ok(texts.iter().map(|_| Ok(vector())).collect())
+        Ok(Answer::of(texts.iter().map(|_| Ok(vector()))))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mapx_embeddings::domain::embedding::Embedding;
-use mapx_embeddings::embedder::{EmbedError, Embedder, Limits, Unembeddable};
+use mapx_embeddings::embedder::{Answer, EmbedError, Embedder, Limits, Purpose, Unembeddable};
 
 use super::{DIMENSIONS, assert_stored, handed_over, plug, remote};
 use crate::support::app::TestApp;
@@ -99,7 +99,7 @@ impl Embedder for Fragile {
         0.5
     }
 
-    async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Embedding, Unembeddable>>, EmbedError> {
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let one = |text: &String| {
             assert!(!text.contains("bug"), "index out of bounds");
             match text.contains('🎻') {
@@ -107,7 +107,7 @@ impl Embedder for Fragile {
                 false => Ok(Embedding::new(vector(text, DIMENSIONS), DIMENSIONS).expect("a direction")),
             }
         };
-        Ok(texts.iter().map(one).collect())
+        Ok(Answer::of(texts.iter().map(one)))
     }
 }
 

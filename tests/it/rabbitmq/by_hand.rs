@@ -13,6 +13,9 @@ use crate::support::provider::Behaviour;
 use crate::support::rabbit::{Raw, Vhost};
 use crate::support::stored;
 
+/// What a worker that asks one by one holds: the text of its call, and two sent ahead.
+const PREFETCH: i64 = 3;
+
 fn headers(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
     let mut table = FieldTable::default();
     for (key, value) in entries {
@@ -103,9 +106,11 @@ async fn what_is_no_task_ends_in_the_dead_letters_with_its_reason_and_stops_nobo
 
 /// A row whose message no worker has in hand, as the only one is busy and its prefetch is full.
 async fn out_of_reach(app: &TestApp, raw: &Raw) -> i64 {
-    app.save_text("prefetched").await;
+    for n in 1..PREFETCH {
+        app.save_text(&format!("prefetched {n}")).await;
+    }
     eventually("the prefetch is full", async || {
-        let handed_over = stored::tasks(&app.data(), "published").await == 2;
+        let handed_over = stored::tasks(&app.data(), "published").await == PREFETCH;
         (handed_over && raw.ready("mapx.tasks.normal").await == 0).then_some(())
     })
     .await;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mapx_embeddings::embedder::Embedder;
 use mapx_embeddings::embedder::local::LocalEmbedder;
+use mapx_embeddings::embedder::{Embedder, Purpose};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::StatusCode;
@@ -113,7 +113,7 @@ async fn verify_vectors(stored: &[Stored]) {
     let model = LocalEmbedder::builtin().expect("the model");
     let limit = model.limits().max_inputs;
     for (rows, texts) in stored.chunks(limit).zip(texts.chunks(limit)) {
-        let embeddings = model.embed(texts).await.expect("vectors");
+        let embeddings = model.embed(texts, Purpose::Document).await.expect("vectors").vectors;
         for (row, embedding) in rows.iter().zip(embeddings) {
             assert_eq!(row.embedded_version, Some(row.content_version), "{row:?}");
             assert!(row.holds(&embedding.expect("a vector")), "another text's vector: {}", row.description);
