@@ -44,12 +44,32 @@ pub struct Answer {
     pub vectors: Vec<Result<Embedding, Unembeddable>>,
     /// Tokens that the provider counts for the call, where it says so.
     pub tokens: Option<u64>,
+    /// What the provider says of its rate limits.
+    pub allowance: Allowance,
+}
+
+/// A provider's rate limits as the headers of its answer have them; what it doesn't say is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    pub requests: Quota,
+    pub tokens: Quota,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// In a window, which is a minute unless the provider is known to have another.
+    pub limit: Option<u64>,
+    /// Left in this window.
+    pub left: Option<u64>,
+    /// Until all of it is there again.
+    pub reset: Option<Duration>,
 }
 
 impl Answer {
     /// Of a model that counts nothing.
     pub fn of(vectors: impl IntoIterator<Item = Result<Embedding, Unembeddable>>) -> Self {
-        Self { vectors: vectors.into_iter().collect(), tokens: None }
+        Self { vectors: vectors.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -85,6 +105,11 @@ pub trait Embedder: Send + Sync + 'static {
     fn dimensions(&self) -> usize;
 
     fn limits(&self) -> Limits;
+
+    /// How many tokens `text` has: exactly where the model's tokenizer is at hand, else an upper bound.
+    fn tokens(&self, text: &str) -> usize {
+        text.len()
+    }
 
     /// The cosine from which a result counts as a match, calibrated for this model; 0.7 where nobody has
     /// measured, as MapX had it.
