@@ -5,6 +5,7 @@
 //! commits. On PostgreSQL, both go to one pool ([`pooled`]), and the server keeps the index.
 
 pub mod changes;
+pub mod claims;
 mod combine;
 mod connect;
 pub mod counts;

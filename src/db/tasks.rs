@@ -1,23 +1,19 @@
 //! The ledger: which embeddings are to be made, and how far each one is.
 //!
-//! A task's states: `pending` → `publishing` (claimed by a relay) → `published` → gone, or `retrying`, or
-//! `dead`. Every change names the version it is about, so that what is late changes nothing.
+//! A task's states: `pending` → `published` (to be found in `claims` while a relay still asks the broker) → gone, or
+//! `retrying`, or `dead`. Every change names the version it is about, so that what is late changes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
-use uuid::Uuid;
 
 use super::{Db, DbError, Tx, sql};
 use crate::domain::priority::Priority;
 use crate::domain::status::TaskState;
 use crate::domain::task::{EmbedTask, Target};
 
-/// A claim whose relay has died is taken over after this; publishing a batch takes milliseconds.
-const CLAIM_EXPIRES: Duration = Duration::from_secs(10);
 /// Tasks in one statement: nine parameters each.
 const BATCH: usize = 1000;
 
@@ -39,7 +35,7 @@ const COALESCE: &str = "ON CONFLICT (recommendation_id, target) DO UPDATE SET \
                        ELSE embedding_tasks.enqueued_at END, \
     not_before = CASE WHEN embedding_tasks.state <> 'dead' AND embedding_tasks.not_before < excluded.not_before \
                       THEN embedding_tasks.not_before ELSE excluded.not_before END, \
-    state = 'pending', attempts = 0, last_error = NULL, claim = NULL, claimed_at = NULL, published_at = NULL, \
+    state = 'pending', attempts = 0, last_error = NULL, published_at = NULL, \
     updated_at = excluded.updated_at";
 
 /// Enqueues in the caller's transaction: a row and its task are committed together or not at all.
@@ -93,49 +89,6 @@ pub(super) async fn forget(tx: &Tx<'_>, recommendation_id: i64) -> Result<(), Db
     Ok(())
 }
 
-/// A task that a relay has claimed and is about to publish.
-#[derive(Clone, Debug)]
-pub struct ClaimedTask {
-    pub task: EmbedTask,
-    pub priority: Priority,
-    pub attempts: u32,
-}
-
-/// Tasks claimed together.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    token: String,
-    /// What becomes `published_at`, and travels with the messages: in whole milliseconds, as these have no
-    /// finer time, so that a message is known again as the one of this claim.
-    pub at: DateTime<Utc>,
-    pub tasks: Vec<ClaimedTask>,
-}
-
-#[derive(FromQueryResult)]
-struct ClaimedRow {
-    recommendation_id: i64,
-    target: String,
-    content_version: i64,
-    priority: i16,
-    attempts: i32,
-    not_before: DateTime<Utc>,
-}
-
-impl ClaimedRow {
-    fn claimed(self) -> ClaimedTask {
-        let target = if self.target == Target::Next.as_str() { Target::Next } else { Target::Current };
-        ClaimedTask {
-            task: EmbedTask {
-                recommendation_id: self.recommendation_id,
-                content_version: self.content_version,
-                target,
-            },
-            priority: Priority::from_rank(self.priority),
-            attempts: self.attempts.max(0) as u32,
-        }
-    }
-}
-
 /// How an attempt that did not succeed is written down.
 #[derive(Clone, Debug)]
 pub struct FailedAttempt {
@@ -157,31 +110,6 @@ pub struct BrokerDeath {
 }
 
 impl Db {
-    /// Claims up to `limit` due tasks of a lane, the longest waiting first.
-    pub async fn claim(&self, lane: Priority, limit: u64) -> Result<Claim, DbError> {
-        let token = Uuid::now_v7().to_string();
-        // On PostgreSQL, relays claim side by side: each passes over what another is just claiming. The rows
-        // are picked in a step of its own, as a planner may run a subquery of IN more than once, which would
-        // lock more than the limit.
-        let (materialized, lock) =
-            if self.is_postgres() { (" MATERIALIZED", " FOR UPDATE SKIP LOCKED") } else { ("", "") };
-        let update = format!(
-            "WITH due AS{materialized} (SELECT recommendation_id, target FROM embedding_tasks \
-             WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
-             ORDER BY not_before, recommendation_id LIMIT $4{lock}) \
-             UPDATE embedding_tasks SET state = 'publishing', claim = $1, claimed_at = $2 FROM due \
-             WHERE embedding_tasks.recommendation_id = due.recommendation_id AND embedding_tasks.target = due.target \
-             RETURNING embedding_tasks.recommendation_id, embedding_tasks.target, content_version, priority, \
-             attempts, not_before"
-        );
-        let now = sql::now();
-        let values = [token.clone().into(), now.into(), lane.rank().into(), (limit as i64).into()];
-        let mut rows: Vec<ClaimedRow> = self.change_returning(update, values).await?;
-        // RETURNING has no order.
-        rows.sort_by_key(|row| (row.not_before, row.recommendation_id));
-        Ok(Claim { token, at: now.trunc_subsecs(3), tasks: rows.into_iter().map(ClaimedRow::claimed).collect() })
-    }
-
     /// Whether any task is due: a cheap look before [`Db::claim`] takes the write lock.
     pub async fn has_due(&self) -> Result<[bool; 3], DbError> {
         #[derive(FromQueryResult)]
@@ -202,53 +130,9 @@ impl Db {
         Ok(due.map_or([false; 3], |due| [due.high, due.normal, due.low]))
     }
 
-    /// The broker is responsible for what was claimed, but for `refused`, which is pending again.
-    ///
-    /// A task that was edited, finished or retried meanwhile has lost the claim and is left alone.
-    pub async fn confirm(&self, claim: Claim, refused: Vec<EmbedTask>) -> Result<(), DbError> {
-        let token = claim.token;
-        for task in refused {
-            let release = "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL \
-                           WHERE recommendation_id = $1 AND target = $2 AND claim = $3";
-            let values = [task.recommendation_id.into(), task.target.as_str().into(), token.clone().into()];
-            self.change(release, values).await?;
-        }
-        // Workers may be finishing these tasks already. Whoever has a row locked is making something newer of
-        // it, so it is passed over: waiting for each other in different orders would be a deadlock.
-        let publish = if self.is_postgres() {
-            "WITH claimed AS MATERIALIZED (SELECT recommendation_id, target FROM embedding_tasks \
-             WHERE claim = $1 AND state = 'publishing' AND recommendation_id = ANY($3) FOR UPDATE SKIP LOCKED) \
-             UPDATE embedding_tasks t SET state = 'published', published_at = $4, updated_at = $2, claim = NULL, \
-             claimed_at = NULL FROM claimed WHERE t.recommendation_id = claimed.recommendation_id \
-             AND t.target = claimed.target"
-        } else {
-            "UPDATE embedding_tasks SET state = 'published', published_at = $3, updated_at = $2, \
-             claim = NULL, claimed_at = NULL WHERE claim = $1 AND state = 'publishing'"
-        };
-        let mut values: Vec<Value> = vec![token.into(), sql::now().into()];
-        if self.is_postgres() {
-            // By their keys: no index knows the claim.
-            values
-                .push(claim.tasks.iter().map(|claimed| claimed.task.recommendation_id).collect::<Vec<_>>().into());
-        }
-        values.push(claim.at.into());
-        self.change(publish, values).await?;
-        Ok(())
-    }
-
-    /// Gives back what relays claimed and never confirmed, as they died meanwhile. Returns how many.
-    pub async fn release_expired_claims(&self) -> Result<u64, DbError> {
-        let expired = sql::now() - CLAIM_EXPIRES;
-        let count = "SELECT count(*) FROM embedding_tasks WHERE state = 'publishing' AND claimed_at < $1";
-        if sql::scalar::<i64>(self.read(), count, [expired.into()]).await? == Some(0) {
-            return Ok(0);
-        }
-        self.reset("state = 'publishing' AND claimed_at < $1", vec![expired.into()]).await
-    }
-
     /// Everything that was with the broker is pending again, in its order: the broker has forgotten it.
     pub async fn release_all_published(&self) -> Result<u64, DbError> {
-        self.reset("state IN ('publishing', 'published', 'retrying')", vec![]).await
+        self.reset("state IN ('published', 'retrying')", vec![]).await
     }
 
     /// The tasks of a lane that were handed over, and due, before `moment` are pending again: the broker
@@ -264,9 +148,7 @@ impl Db {
     }
 
     async fn reset(&self, condition: &'static str, values: Vec<Value>) -> Result<u64, DbError> {
-        let update = format!(
-            "UPDATE embedding_tasks SET state = 'pending', claim = NULL, claimed_at = NULL WHERE {condition}"
-        );
+        let update = format!("UPDATE embedding_tasks SET state = 'pending' WHERE {condition}");
         self.change(update, values).await
     }
 
@@ -277,7 +159,7 @@ impl Db {
             let failures = failures.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = $4, attempts = $5, last_error = $6, \
-                    not_before = $7, updated_at = $8, claim = NULL, claimed_at = NULL, \
+                    not_before = $7, updated_at = $8, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
                 let mut current = Vec::with_capacity(failures.len());

@@ -16,28 +16,32 @@ use crate::domain::task::EmbedTask;
 
 /// Vectors and the end of their tasks, of exactly these versions. The rows are locked in the order of their
 /// ids first: another batch, or the renaming of a place, locks them in the same order.
+///
+/// Every step reaches its rows by their keys, whatever the planner believes of the tables: the lock row by row, as
+/// a subquery that locks is never joined otherwise, and the others through `= ANY`. Joined to the batch alone,
+/// tables that were filled a moment ago, of which there are no statistics yet, were read from end to end for each
+/// batch: of 38 ms for 250 rows beside 20,000 these were 27.
 const STORE: &str = "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::vector[], $4::text[], \
         $5::integer[]) AS m (id, version, embedding, hash, parts)), \
-    locked AS MATERIALIZED (SELECT r.id, made.version, made.embedding, made.hash, made.parts \
-        FROM recommendations r JOIN made ON made.id = r.id AND made.version = r.content_version \
-        ORDER BY r.id FOR NO KEY UPDATE OF r), \
+    locked AS MATERIALIZED (SELECT m.* FROM (SELECT * FROM made ORDER BY id) m CROSS JOIN LATERAL \
+        (SELECT FROM recommendations r WHERE r.id = m.id AND r.content_version = m.version FOR NO KEY UPDATE) r), \
     stored AS (UPDATE recommendations r SET embedding = locked.embedding, embedded_version = locked.version, \
         embedded_hash = locked.hash, embedding_parts = locked.parts, embedding_model = $6, embedded_at = $7 \
-        FROM locked WHERE r.id = locked.id AND r.content_version = locked.version \
+        FROM locked WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version) \
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)) \
     SELECT id, version FROM stored";
 
 /// Tasks whose stored vector is that of their text already.
 const UNCHANGED: &str = "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS m (id, version)), \
-    locked AS MATERIALIZED (SELECT r.id, made.version FROM recommendations r \
-        JOIN made ON made.id = r.id AND made.version = r.content_version ORDER BY r.id FOR NO KEY UPDATE OF r), \
+    locked AS MATERIALIZED (SELECT m.* FROM (SELECT * FROM made ORDER BY id) m CROSS JOIN LATERAL \
+        (SELECT FROM recommendations r WHERE r.id = m.id AND r.content_version = m.version FOR NO KEY UPDATE) r), \
     stored AS (UPDATE recommendations r SET embedded_version = locked.version FROM locked \
-        WHERE r.id = locked.id AND r.content_version = locked.version \
+        WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version) \
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)) \
     SELECT id, version FROM stored";
 
 /// What was made, column by column.

@@ -22,8 +22,7 @@ pub enum EmbeddingStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskState {
     Pending,
-    /// Claimed by a relay that is asking the broker.
-    Publishing,
+    /// With the broker, or claimed by a relay that is asking it.
     Published,
     /// In a retry rung of the broker until `not_before`.
     Retrying,
@@ -31,13 +30,12 @@ pub enum TaskState {
 }
 
 impl TaskState {
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Publishing, Self::Published, Self::Retrying, Self::Dead];
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Published, Self::Retrying, Self::Dead];
 
     /// The word stored in the column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
-            Self::Publishing => "publishing",
             Self::Published => "published",
             Self::Retrying => "retrying",
             Self::Dead => "dead",
@@ -55,7 +53,7 @@ impl TaskState {
         match self {
             Self::Pending | Self::Retrying if attempts > 0 && !due => EmbeddingStatus::Retrying,
             Self::Pending => EmbeddingStatus::Pending,
-            Self::Publishing | Self::Published | Self::Retrying => EmbeddingStatus::Queued,
+            Self::Published | Self::Retrying => EmbeddingStatus::Queued,
             Self::Dead => EmbeddingStatus::Failed,
         }
     }

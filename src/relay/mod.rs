@@ -1,7 +1,7 @@
 //! Hands tasks from the ledger to the broker, and notices what the broker has lost.
 //!
 //! Three short steps, none of which holds a lock while the broker is asked: claim a batch, publish it
-//! pipelined, mark what was confirmed. Publishing twice is harmless; a claim whose process died is taken
+//! pipelined, end the claim. Publishing twice is harmless; a claim whose process died is taken
 //! over. At most a window of tasks a lane is with the broker; the rest waits in the ledger, in order.
 
 mod deaths;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Depths, Durability, Message, Outgoing, Route, Unavailable};
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
-use crate::db::tasks::{Claim, ClaimedTask};
+use crate::db::claims::{Claim, ClaimedTask};
 use crate::db::{Db, DbError};
 use crate::domain::backoff::jittered;
 use crate::domain::priority::Priority;

@@ -148,7 +148,7 @@ impl Stack {
             worker.kill().await;
         }
         eventually("tasks wait in the queues", async || {
-            (stored::tasks(&self.data, "published").await >= TO_LOSE).then_some(())
+            (stored::handed_over(&self.data).await >= TO_LOSE).then_some(())
         })
         .await;
     }

@@ -45,7 +45,7 @@ async fn save(app: &TestApp, texts: usize) {
 /// Waits until so many tasks are with the broker.
 async fn handed_over(app: &TestApp, tasks: i64) {
     let data = app.data();
-    let there = async || (stored::tasks(&data, "published").await == tasks).then_some(());
+    let there = async || (stored::handed_over(&data).await == tasks).then_some(());
     eventually(&format!("{tasks} with the broker"), there).await;
 }
 

@@ -1,9 +1,12 @@
 //! What someone waits for comes first, and nothing waits for ever.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{composed, describe, handed_over, one_by_one, plug, remote};
 use crate::support::app::{TestApp, user};
+use crate::support::provider::Behaviour;
 
 async fn save_at(app: &TestApp, priority: &str, text: &str) -> i64 {
     app.save(&json!({ "user_id": user(1), "description": text, "priority": priority })).await
@@ -19,6 +22,8 @@ async fn an_edit_overtakes_a_backlog_of_low_priority() {
     handed_over(&app, 31).await;
     describe(&app, id, "edited").await;
     handed_over(&app, 31).await;
+    // Calls that take longer than a message does from the broker to the worker.
+    provider.always(Behaviour::Delay(Duration::from_millis(30)));
     provider.release();
     app.drained().await;
     let inputs = provider.inputs();

@@ -86,7 +86,7 @@ pub(crate) async fn called(provider: &FakeProvider, calls: usize) {
 async fn handed_over(app: &TestApp, tasks: i64) {
     let data = app.data();
     eventually(&format!("{tasks} with the broker"), async || {
-        (stored::tasks(&data, "published").await == tasks).then_some(())
+        (stored::handed_over(&data).await == tasks).then_some(())
     })
     .await;
 }

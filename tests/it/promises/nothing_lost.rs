@@ -1,6 +1,7 @@
 //! Every acknowledged save ends as a vector, whatever ends in between.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{assert_stored, called, one_by_one, plug, remote, remote_over};
 use crate::support::app::eventually;
@@ -47,6 +48,26 @@ async fn tasks_in_every_state_are_finished_after_a_restart() {
     }
     assert_eq!(app.embedding(poison).await["status"], "failed");
     assert_eq!(stored::tasks(&app.data(), "%").await, 1, "only the poison is left");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_relay_claimed_and_never_published_is_taken_over() {
+    let (provider, app) = remote(|settings| {
+        one_by_one(settings);
+        settings.broker.window = 1;
+        settings.queue.reconcile_interval_ms = 86_400_000;
+    })
+    .await;
+    plug(&app, &provider).await;
+    let lost = app.save_text("its relay has died").await;
+    let waiting = app.save_text("waits").await;
+    stored::claimed_by_the_dead(&app.data(), lost, Duration::from_secs(3_600)).await;
+    provider.release();
+    app.embedding_is(waiting, "ready").await;
+    app.embedding_is(lost, "ready").await;
+    assert_stored(&app, lost, "its relay has died").await;
+    app.drained().await;
     app.stop().await;
 }
 

@@ -110,7 +110,7 @@ async fn out_of_reach(app: &TestApp, raw: &Raw) -> i64 {
         app.save_text(&format!("prefetched {n}")).await;
     }
     eventually("the prefetch is full", async || {
-        let handed_over = stored::tasks(&app.data(), "published").await == PREFETCH;
+        let handed_over = stored::handed_over(&app.data()).await == PREFETCH;
         (handed_over && raw.ready("mapx.tasks.normal").await == 0).then_some(())
     })
     .await;

@@ -57,7 +57,7 @@ async fn what_was_purged_from_a_lane_that_never_runs_empty_comes_back() {
     for n in 0..10 {
         lost.push(app.save_text(&format!("lost {n}")).await);
     }
-    eventually("they wait in their lane", async || (raw.ready("mapx.tasks.normal").await == 9).then_some(())).await;
+    eventually("they wait in their lane", async || (raw.ready("mapx.tasks.normal").await == 8).then_some(())).await;
     raw.purge("mapx.tasks.normal").await;
     provider.always(Behaviour::Delay(Duration::from_millis(30)));
     provider.release();

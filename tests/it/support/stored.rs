@@ -1,8 +1,11 @@
 //! What stands in the database, read from outside.
 
+use std::time::Duration;
+
+use chrono::Utc;
 use mapx_embeddings::domain::embedding::{Embedding, components};
 use sea_orm::prelude::PgVector;
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use super::data::TestData;
 
@@ -63,9 +66,33 @@ pub async fn row(data: &TestData, id: i64) -> Option<Stored> {
 
 /// Tasks in this state of the ledger; `%` for any.
 pub async fn tasks(data: &TestData, state: &str) -> i64 {
+    number(data, "SELECT count(*) FROM embedding_tasks WHERE state LIKE $1", [state.into()]).await
+}
+
+/// Tasks that the broker has taken.
+pub async fn handed_over(data: &TestData) -> i64 {
+    let count = "SELECT count(*) FROM embedding_tasks t WHERE state = 'published' \
+                 AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.token = t.claim)";
+    number(data, count, []).await
+}
+
+/// As a relay leaves it that dies between its claim and the broker's answer, that long ago.
+pub async fn claimed_by_the_dead(data: &TestData, id: i64, ago: Duration) {
     let conn = data.connect().await;
-    let count = "SELECT count(*) FROM embedding_tasks WHERE state LIKE $1";
-    let count = Statement::from_sql_and_values(conn.get_database_backend(), count, [state.into()]);
+    let then = Utc::now() - ago;
+    let note = ("INSERT INTO claims (token, claimed_at) VALUES ('of the dead', $1)", vec![then.into()]);
+    let claim = "UPDATE embedding_tasks SET state = 'published', claim = 'of the dead', published_at = $1 \
+                 WHERE recommendation_id = $2";
+    for (statement, values) in [note, (claim, vec![then.into(), id.into()])] {
+        let statement = Statement::from_sql_and_values(conn.get_database_backend(), statement, values);
+        conn.execute_raw(statement).await.expect("written");
+    }
+    conn.close().await.expect("closes");
+}
+
+async fn number(data: &TestData, count: &str, values: impl IntoIterator<Item = Value>) -> i64 {
+    let conn = data.connect().await;
+    let count = Statement::from_sql_and_values(conn.get_database_backend(), count, values);
     let count = conn.query_one_raw(count).await.expect("the count").expect("a row");
     conn.close().await.expect("closes");
     count.try_get_by_index(0).expect("a number")
