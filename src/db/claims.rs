@@ -120,13 +120,13 @@ impl Db {
 
 /// On PostgreSQL, relays claim side by side: each passes over what another is just claiming. The rows are picked in a
 /// step of its own, as a planner may run a subquery of IN more than once, which would lock more than the limit; and
-/// they are reached by where they lie, which holds as long as they are locked. One that somebody wrote between the
+/// they are reached by where they lie, which holds as long as they are locked (by an array, as a join may be a scan). One that somebody wrote between the
 /// statement's begin and its lock lies elsewhere and has its turn in the next claim.
 const CLAIM_SIDE_BY_SIDE: &str = "WITH due AS MATERIALIZED (SELECT ctid FROM embedding_tasks \
         WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
         ORDER BY not_before, recommendation_id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED), \
     claimed AS (UPDATE embedding_tasks t SET state = 'published', claim = $1, published_at = $5, updated_at = $2 \
-        FROM due WHERE t.ctid = due.ctid \
+        WHERE t.ctid = ANY (ARRAY(SELECT due.ctid FROM due)) \
         RETURNING t.recommendation_id, t.target, t.content_version, t.priority, t.attempts, t.not_before), \
     noted AS (INSERT INTO claims (token, claimed_at) SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM claimed)) \
     SELECT * FROM claimed";
