@@ -34,6 +34,7 @@ pub struct DatabaseSettings {
     pub synchronous: Synchronous,
     pub max_connections: u32,
     pub vector_index: VectorIndexKind,
+    pub cached_vectors: u64,
 }
 
 impl DatabaseSettings {

@@ -4,6 +4,7 @@
 //! waits together; what a write changes in the vector index is applied after its commit, in the order of the
 //! commits. On PostgreSQL, both go to one pool ([`pooled`]), and the server keeps the index.
 
+pub mod cache;
 pub mod changes;
 pub mod claims;
 mod combine;
@@ -69,6 +70,7 @@ pub struct Db {
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
     counter: Arc<Counter>,
+    cache: Arc<cache::Bound>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }

@@ -103,6 +103,10 @@ impl Embedder for LocalEmbedder {
         LIMITS
     }
 
+    fn is_paid(&self) -> bool {
+        false
+    }
+
     fn default_threshold(&self) -> f32 {
         self.threshold
     }

@@ -111,6 +111,12 @@ pub trait Embedder: Send + Sync + 'static {
         text.len()
     }
 
+    /// Whether a call is worth saving: not of a model in this process, whose vectors are made as fast as they
+    /// could be read.
+    fn is_paid(&self) -> bool {
+        true
+    }
+
     /// The cosine from which a result counts as a match, calibrated for this model; 0.7 where nobody has
     /// measured, as MapX had it.
     fn default_threshold(&self) -> f32;

@@ -7,6 +7,7 @@ use super::Context;
 use super::concurrency::Permit;
 use super::outcome::{self, Failure};
 use crate::broker::Delivery;
+use crate::db::cache::Kept;
 use crate::db::embeddings::{Finished, Loaded, Made};
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::content_hash;
@@ -38,6 +39,15 @@ struct Sorted {
     documents: Vec<Document>,
 }
 
+/// What becomes of a batch.
+#[derive(Default)]
+struct Ended {
+    finished: Vec<(Job, Made)>,
+    failed: Vec<(Job, Failure)>,
+    /// What calls have made, by the hashes of the texts.
+    paid: Vec<(String, Kept)>,
+}
+
 /// Works through one batch. Whatever is dropped on the way without an ack goes back to its lane.
 pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: Permit) {
     let _in_flight = context.tally.hold(&batch);
@@ -56,15 +66,17 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     let sorted = sort(jobs, rows, context.db.model().id.as_ref());
     taken.free(&sorted.stale);
     outcome::drop_stale(sorted.stale);
-    let mut finished: Vec<(Job, Made)> = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
-    let mut failed = Vec::new();
-    for documents in groups(&context, sorted.documents) {
-        embed(&context, documents, &mut finished, &mut failed).await;
+    let finished = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
+    let mut ended = Ended { finished, ..Ended::default() };
+    let documents = recall(&context, sorted.documents, &mut ended).await;
+    for documents in groups(&context, documents) {
+        embed(&context, documents, &mut ended).await;
     }
     // The provider is free for the next batch while this one is written back.
     drop(permit);
-    outcome::finish(&context, finished).await;
-    outcome::fail(&context, failed).await;
+    keep(&context, ended.paid).await;
+    outcome::finish(&context, ended.finished).await;
+    outcome::fail(&context, ended.failed).await;
 }
 
 fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
@@ -97,6 +109,39 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
     sorted
 }
 
+/// Those of which no vector is kept. Without the cache, which only saves money, all of them are.
+async fn recall(context: &Context, documents: Vec<Document>, ended: &mut Ended) -> Vec<Document> {
+    if documents.is_empty() || !context.embedder.is_paid() {
+        return documents;
+    }
+    let hashes: Vec<&str> = documents.iter().map(|document| document.hash.as_str()).collect();
+    let kept = context.db.kept_vectors(&hashes).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the kept vectors can't be read; the provider is asked");
+        HashMap::new()
+    });
+    let mut left = Vec::new();
+    for document in documents {
+        match kept.get(&document.hash) {
+            Some(Kept { embedding, parts }) => {
+                let (embedding, parts) = (embedding.clone(), *parts);
+                ended.finished.push((document.job, Made::Vector { embedding, hash: document.hash, parts }));
+            }
+            None => left.push(document),
+        }
+    }
+    left
+}
+
+/// Keeps what a call has made before it is written back: what dies in between is not paid for again.
+async fn keep(context: &Context, made: Vec<(String, Kept)>) {
+    if !made.is_empty()
+        && context.embedder.is_paid()
+        && let Err(error) = context.db.keep_vectors(&made).await
+    {
+        tracing::warn!(%error, "vectors could not be kept; their texts would be paid for again");
+    }
+}
+
 /// The documents that go into a call together: all, but for those on their last attempt, which stand alone,
 /// so that none is given up for what another one in its batch did to the provider.
 fn groups(context: &Context, documents: Vec<Document>) -> Vec<Vec<Document>> {
@@ -110,14 +155,9 @@ fn groups(context: &Context, documents: Vec<Document>) -> Vec<Vec<Document>> {
     groups
 }
 
-async fn embed(
-    context: &Context,
-    documents: Vec<Document>,
-    finished: &mut Vec<(Job, Made)>,
-    failed: &mut Vec<(Job, Failure)>,
-) {
+async fn embed(context: &Context, documents: Vec<Document>, ended: &mut Ended) {
     if let Some(failure) = outcome::held_back(context) {
-        failed.extend(documents.into_iter().map(|document| (document.job, failure.clone())));
+        ended.failed.extend(documents.into_iter().map(|document| (document.job, failure.clone())));
         return;
     }
     let ids: Vec<i64> = documents.iter().map(|d| d.job.task.recommendation_id).collect();
@@ -131,11 +171,14 @@ async fn embed(
         let Document { job, hash, .. } = document;
         match answer {
             Ok(made) => {
+                ended.paid.push((hash.clone(), Kept { embedding: made.embedding.clone(), parts: made.parts }));
                 let made = Made::Vector { embedding: made.embedding, hash, parts: made.parts };
-                finished.push((job, made));
+                ended.finished.push((job, made));
             }
-            Err(DocumentError::Unembeddable(reason)) => failed.push((job, Failure::Permanent(reason.to_string()))),
-            Err(DocumentError::Call(error)) => failed.push((job, outcome::failed_call(context, error))),
+            Err(DocumentError::Unembeddable(reason)) => {
+                ended.failed.push((job, Failure::Permanent(reason.to_string())));
+            }
+            Err(DocumentError::Call(error)) => ended.failed.push((job, outcome::failed_call(context, error))),
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::{Migrated, adopt, check_model, reach};
 use crate::config::sections::{DatabaseSettings, VectorIndexKind};
+use crate::db::cache::Bound;
 use crate::db::combine::Combiner;
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
@@ -48,6 +49,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         enqueued,
         finishing: Arc::new(Combiner::new(FINISHING)),
         counter: Arc::default(),
+        cache: Arc::new(Bound::new(settings.cached_vectors)),
         _lock: None,
     })
 }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Migrated, check_model};
 use crate::config::sections::{DatabaseSettings, Synchronous};
+use crate::db::cache::Bound;
 use crate::db::combine::Combiner;
 use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
 use crate::db::writer::Writer;
@@ -40,6 +41,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         enqueued,
         finishing: Arc::new(Combiner::new(1)),
         counter: Arc::default(),
+        cache: Arc::new(Bound::new(settings.cached_vectors)),
         _lock: lock,
     })
 }

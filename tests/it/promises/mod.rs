@@ -95,7 +95,8 @@ async fn handed_over(app: &TestApp, tasks: i64) {
 pub(crate) async fn plug(app: &TestApp, provider: &FakeProvider) -> i64 {
     let before = provider.calls().len();
     provider.next(Behaviour::Hold);
-    let id = app.save_text("plug").await;
+    // Another text each time, as the vector of the last one is kept.
+    let id = app.save_text(&if before == 0 { "plug".to_owned() } else { format!("plug {before}") }).await;
     called(provider, before + 1).await;
     id
 }

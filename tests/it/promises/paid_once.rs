@@ -158,3 +158,48 @@ async fn a_place_that_is_named_as_before_costs_no_call() {
     assert_eq!(provider.inputs().len(), 2);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_text_that_comes_again_after_its_row_was_deleted_costs_no_call() {
+    let (provider, app) = remote(|_| {}).await;
+    let id = ready(&app, "comes again").await;
+    let vector = stored::row(&app.data(), id).await.expect("the row").embedding;
+    app.delete(&format!("/api/recommendations/{id}"), Some(user(1))).await.data(200);
+    let again = ready(&app, "comes again").await;
+    assert_eq!(stored::row(&app.data(), again).await.expect("the row").embedding, vector);
+    // Edited away and back, and in another process.
+    describe(&app, again, "something else").await;
+    app.embedding_is(again, "ready").await;
+    let data = app.data();
+    app.stop().await;
+    let app = remote_over(data, &provider, |_| {}).await;
+    describe(&app, again, "comes again").await;
+    app.embedding_is(again, "ready").await;
+    assert_stored(&app, again, "comes again").await;
+    assert_eq!(provider.inputs(), [composed("comes again"), composed("something else")]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_vectors_are_kept_than_configured() {
+    let (provider, app) = remote(|settings| settings.database.cached_vectors = 3).await;
+    for n in 0..6 {
+        ready(&app, &format!("text {n}")).await;
+    }
+    assert!(stored::kept_vectors(&app.data()).await <= 4);
+    let calls = provider.calls().len();
+    ready(&app, "text 5").await;
+    assert_eq!(provider.calls().len(), calls, "the newest is kept");
+    ready(&app, "text 0").await;
+    assert_eq!(provider.calls().len(), calls + 1, "the oldest is not");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_where_nothing_is_to_be() {
+    let (provider, app) = remote(|settings| settings.database.cached_vectors = 0).await;
+    ready(&app, "paid twice").await;
+    ready(&app, "paid twice").await;
+    assert_eq!((provider.calls().len(), stored::kept_vectors(&app.data()).await), (2, 0));
+    app.stop().await;
+}

@@ -76,6 +76,11 @@ pub async fn handed_over(data: &TestData) -> i64 {
     number(data, count, []).await
 }
 
+/// Vectors that are kept for texts that may come again.
+pub async fn kept_vectors(data: &TestData) -> i64 {
+    number(data, "SELECT count(*) FROM embedding_cache", []).await
+}
+
 /// As a relay leaves it that dies between its claim and the broker's answer, that long ago.
 pub async fn claimed_by_the_dead(data: &TestData, id: i64, ago: Duration) {
     let conn = data.connect().await;
