@@ -131,13 +131,17 @@ mod tests {
             "embedding_tasks",
             "workers",
             "service_state",
+            "claims",
+            "embedding_cache",
         ];
         for step in STEPS {
             for table in tables {
                 let sqlite = columns(step.sqlite, table);
                 assert_eq!(sqlite, columns(step.postgres, table), "{table}");
-                assert!(step.name != "0001_initial" || sqlite.len() >= 2, "{table}");
             }
+        }
+        for table in tables {
+            assert!(STEPS.iter().any(|step| columns(step.sqlite, table).len() >= 2), "{table}");
         }
         // The first step also takes in the tables of an adopted database, on PostgreSQL alone.
         for step in &STEPS[1..] {
@@ -145,9 +149,9 @@ mod tests {
         }
     }
 
-    /// Without the types of new columns, which differ.
+    /// Without the types of new columns, which differ, and how PostgreSQL stores them.
     fn alterations(sql: &str) -> Vec<String> {
-        let lines = sql.lines().filter(|line| line.starts_with("ALTER TABLE"));
+        let lines = sql.lines().filter(|line| line.starts_with("ALTER TABLE") && !line.contains("SET STORAGE"));
         lines.map(|line| line.split_whitespace().take(6).collect::<Vec<_>>().join(" ")).collect()
     }
 }

@@ -96,7 +96,8 @@ pub(crate) async fn plug(app: &TestApp, provider: &FakeProvider) -> i64 {
     let before = provider.calls().len();
     provider.next(Behaviour::Hold);
     // Another text each time, as the vector of the last one is kept.
-    let id = app.save_text(&if before == 0 { "plug".to_owned() } else { format!("plug {before}") }).await;
+    let plugs = provider.inputs().iter().filter(|input| input.contains("plug")).count();
+    let id = app.save_text(&format!("plug{}", " again".repeat(plugs))).await;
     called(provider, before + 1).await;
     id
 }
