@@ -23,7 +23,7 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps!["0001_initial", "0002_lane_progress", "0003_claims", "0005_embedding_cache"];
+const STEPS: &[Step] = steps!["0001_initial", "0002_lane_progress", "0003_claims", "0005_embedding_cache", "0006_provider_usage"];
 
 impl MigrationName for &'static Step {
     fn name(&self) -> &str {
@@ -133,6 +133,7 @@ mod tests {
             "service_state",
             "claims",
             "embedding_cache",
+            "provider_usage",
         ];
         for step in STEPS {
             for table in tables {

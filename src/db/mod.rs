@@ -28,6 +28,7 @@ mod state;
 pub mod stats;
 pub mod tasks;
 mod tx;
+pub mod usage;
 pub mod users;
 pub mod workers;
 mod write_back;

@@ -13,3 +13,4 @@ pub mod recommendation;
 pub mod status;
 pub mod task;
 pub mod text;
+pub mod usage;

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod local;
+pub mod meter;
 pub mod openai;
 pub mod query;
 #[cfg(test)]
