@@ -207,10 +207,10 @@ pub fn resolve(settings: &EmbedderSettings) -> Result<EmbedderSettings, Settings
     if settings.model.is_empty() {
         settings.model.clone_from(&named);
     }
+    locate(&mut settings, preset, &named)?;
     if settings.model.is_empty() {
         return refuse_model(&settings, preset);
     }
-    locate(&mut settings, preset, &named)?;
     let known = known(&settings, preset);
     measure(&mut settings, preset, known);
     if settings.dimensions == 0 {
@@ -304,7 +304,7 @@ mod tests {
 
     fn resolved(pairs: &[(&str, &str)]) -> Result<EmbedderSettings, String> {
         let pairs = pairs.iter().map(|(key, value)| {
-            let name = if key.contains("API_KEY") { (*key).into() } else { format!("MAPX__EMBEDDER__{key}") };
+            let name = if key.ends_with("_API_KEY") { (*key).into() } else { format!("MAPX__EMBEDDER__{key}") };
             (name, (*value).to_owned())
         });
         Settings::load(None, pairs).map(|settings| settings.embedder).map_err(|error| error.to_string())
