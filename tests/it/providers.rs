@@ -9,7 +9,7 @@ use mapx_embeddings::embedder::batch::embed_documents;
 use mapx_embeddings::embedder::{EmbedError, Embedder, Purpose, Quota, build};
 use serde_json::json;
 
-use crate::support::meter::{Beyond, Latency, Rate};
+use crate::support::provider::meter::{Beyond, Latency, Rate};
 use crate::support::provider::{Behaviour, FakeProvider};
 
 const DIMENSIONS: usize = 8;

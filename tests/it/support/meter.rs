@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::provider::response;
+use super::response;
 
 /// How long an answer takes; the same sequence for the same seed.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +71,10 @@ impl Meter {
     }
 
     /// The headers for the answer, or the refusal.
-    pub(super) fn admit(&self, inputs: &[String]) -> Result<Headers, Response<Body>> {
+    pub(super) fn admit(&self, inputs: &[String]) -> Result<Headers, Box<Response<Body>>> {
         let mut state = self.0.lock().unwrap();
         if state.down {
-            return Err(response(503, &[], Body::from("no healthy upstream")));
+            return Err(Box::new(response(503, &[], Body::from("no healthy upstream"))));
         }
         let Some((rate, begun, requests, tokens)) = &mut state.rate else { return Ok(Headers::new()) };
         if begun.elapsed() >= rate.window {
@@ -115,7 +115,7 @@ impl Meter {
     }
 
     /// A place among the calls at once, held until the answer is on its way, after the time that it takes.
-    pub(super) async fn place(&self) -> Result<Option<OwnedSemaphorePermit>, Response<Body>> {
+    pub(super) async fn place(&self) -> Result<Option<OwnedSemaphorePermit>, Box<Response<Body>>> {
         let places = self.0.lock().unwrap().places.clone();
         let place = match places {
             None => None,
@@ -133,10 +133,10 @@ impl Meter {
     }
 }
 
-fn refusal(message: &str, headers: &[(&'static str, String)]) -> Response<Body> {
+fn refusal(message: &str, headers: &[(&'static str, String)]) -> Box<Response<Body>> {
     let body =
         json!({"error": {"message": message, "type": "tokens", "param": null, "code": "rate_limit_exceeded"}});
-    response(429, headers, Body::from(body.to_string()))
+    Box::new(response(429, headers, Body::from(body.to_string())))
 }
 
 fn sample(latency: Latency, rng: &mut SmallRng) -> Duration {

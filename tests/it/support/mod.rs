@@ -3,7 +3,6 @@
 pub mod app;
 pub mod broker;
 pub mod data;
-pub mod meter;
 pub mod process;
 pub mod provider;
 pub mod rabbit;

@@ -32,7 +32,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::meter::Meter;
+#[path = "meter.rs"]
+pub mod meter;
+
+use self::meter::Meter;
 
 /// What the provider does with a call. Without a script it answers as it should.
 #[derive(Clone, Debug)]
@@ -320,11 +323,11 @@ async fn embeddings(
     let admitted = shared.meter.admit(&inputs);
     let limits = match admitted {
         Ok(limits) => limits,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let _place = match shared.meter.place().await {
         Ok(place) => place,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let behaviour = match behaviour {
         Behaviour::Hold => released(releases).await,
