@@ -48,7 +48,12 @@ impl Embedder for Free {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: BATCH, max_input_bytes: 100_000, worthwhile_inputs: BATCH }
+        Limits {
+            max_inputs: BATCH,
+            max_input_tokens: 100_000,
+            max_call_tokens: usize::MAX,
+            worthwhile_inputs: BATCH,
+        }
     }
 
     fn default_threshold(&self) -> f32 {

@@ -11,6 +11,10 @@ use super::{DEFAULTS, SettingsError};
 /// MapX's names that differ by more than their case.
 const RENAMED: &[(&str, &str)] = &[("queue.retrydelay", "queue.retry_delay_ms")];
 
+/// A table with names of the user's, HTTP headers: their case doesn't count, and environment variables, which hold no
+/// dashes, have underscores for them.
+const OPEN: &str = "embedder.headers.";
+
 /// Defaults, then `file`, then the variables `MAPX__SECTION__KEY` of `environment`.
 pub(super) fn merge(file: Option<&Path>, environment: &HashMap<String, String>) -> Result<Config, SettingsError> {
     let defaults = flatten(File::from_str(DEFAULTS, FileFormat::Toml).collect()?);
@@ -70,6 +74,10 @@ fn named(flat: Vec<(String, Value)>, known: &[String]) -> Result<Layer, Settings
 
 /// `maxConcurrent`, `MAXCONCURRENT` and `max_concurrent` are one key.
 fn canonical(key: &str, known: &[String]) -> Option<String> {
+    let lower = key.to_lowercase();
+    if let Some(name) = lower.strip_prefix(OPEN).filter(|name| !name.is_empty()) {
+        return Some(format!("{OPEN}{}", name.replace('_', "-")));
+    }
     let plain = plain(key);
     let renamed = RENAMED.iter().find(|(from, _)| *from == plain).map(|(_, to)| (*to).to_owned());
     renamed.or_else(|| known.iter().find(|name| self::plain(name) == plain).cloned())

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod embedder;
 mod layers;
 pub mod live;
+pub mod presets;
 pub mod secret;
 pub mod sections;
 mod validate;
@@ -75,12 +76,15 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let environment = environment.into_iter().collect();
         let mut settings: Self = layers::merge(file, &environment)?.try_deserialize()?;
+        validate::ranges(&settings)?;
+        settings.embedder = presets::resolve(&settings.embedder)?;
+        let preset = presets::of(&settings.embedder)?;
         if settings.embedder.api_key.is_empty()
-            && let Some(key) = environment.get("OPENAI_API_KEY")
+            && let Some(key) = preset.key_variables.iter().find_map(|name| environment.get(*name))
         {
             settings.embedder.api_key = secret::Secret::new(key.trim());
         }
-        validate::ranges(&settings)?;
+        validate::key(&settings.embedder, preset)?;
         Ok(settings)
     }
 

@@ -41,7 +41,7 @@ impl Serialize for Secret {
 }
 
 /// The address of a server, which may carry a password: `Debug`, `Display` and `Serialize` show `***` for it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct ServerUrl(String);
 
@@ -53,6 +53,10 @@ impl ServerUrl {
     /// The URL with its password, for the one place that connects.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What no type can express: ranges, and keys that contradict each other.
 
-use super::embedder::Provider;
+use super::embedder::EmbedderSettings;
 use super::live::LiveKey;
+use super::presets::Preset;
 use super::{Role, Settings, SettingsError};
 
 fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
@@ -62,18 +63,23 @@ fn embedder(settings: &Settings) -> Result<(), SettingsError> {
     if embedder.threshold.is_nan() || embedder.threshold > 1.0 {
         refuse("embedder.threshold", "must be at most 1; negative takes the model's default")?;
     }
-    if embedder.provider == Provider::Openai {
-        if embedder.base_url.is_empty() {
-            refuse("embedder.base_url", "is needed for embedder.provider = \"openai\"")?;
-        }
-        if embedder.model.is_empty() {
-            refuse("embedder.model", "is needed for embedder.provider = \"openai\"")?;
-        }
-        if embedder.dimensions == 0 {
-            refuse("embedder.dimensions", "is needed for embedder.provider = \"openai\"")?;
-        }
+    let price = embedder.price_per_million_tokens;
+    if !(0.0..=1_000_000.0).contains(&price) {
+        refuse("embedder.price_per_million_tokens", format!("{price} is no price in USD; 0 is for unknown"))?;
     }
+    within("embedder.max_inputs", embedder.max_inputs as u64, 0, 100_000)?;
+    within("embedder.max_input_tokens", embedder.max_input_tokens as u64, 0, 10_000_000)?;
+    within("embedder.max_request_tokens", embedder.max_request_tokens as u64, 0, 1_000_000_000)?;
     Ok(())
+}
+
+/// A provider that wants a key must have one.
+pub(super) fn key(embedder: &EmbedderSettings, preset: &Preset) -> Result<(), SettingsError> {
+    if !preset.needs_key || !embedder.api_key.is_empty() {
+        return Ok(());
+    }
+    let (name, variables) = (preset.name, preset.key_variables.join(" or "));
+    refuse("embedder.api_key", format!("is empty and {variables} isn't set; {name} answers nobody without a key"))
 }
 
 /// Without authentication, everyone who reaches the port is any user they like.

@@ -84,15 +84,26 @@ pub fn content_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Splits `text` into parts of at most `max_bytes` bytes, at the last sentence end, else white space, else
+/// A token is seldom longer than this, in bytes: where to begin looking for a part's end, and from where on a text is
+/// taken to be too long without being counted.
+const LONG_TOKEN: usize = 8;
+
+/// Splits `text` into parts of at most `max_tokens` tokens, at the last sentence end, else white space, else
 /// character boundary that fits. Nothing is left out but white space at the cuts.
-pub fn split(text: &str, max_bytes: usize) -> Vec<&str> {
+///
+/// `tokens` counts a text's tokens and never says more than it has bytes, as byte-level tokenizers can't; `str::len`
+/// is the upper bound.
+pub fn split(text: &str, max_tokens: usize, tokens: impl Fn(&str) -> usize) -> Vec<&str> {
     // A character has up to four bytes; a smaller limit could never be met.
-    let max_bytes = max_bytes.max(4);
+    let max_tokens = max_tokens.max(4);
+    let fits = |text: &str| {
+        text.len() <= max_tokens
+            || text.len() <= max_tokens.saturating_mul(LONG_TOKEN) && tokens(text) <= max_tokens
+    };
     let mut parts = Vec::new();
     let mut rest = text.trim();
-    while rest.len() > max_bytes {
-        let (part, tail) = rest.split_at(cut(rest, max_bytes));
+    while !fits(rest) {
+        let (part, tail) = rest.split_at(first_part(rest, max_tokens, &tokens));
         parts.push(part.trim_end());
         rest = tail.trim_start();
     }
@@ -102,7 +113,26 @@ pub fn split(text: &str, max_bytes: usize) -> Vec<&str> {
     parts
 }
 
-/// Where to cut `text`, which is longer than `max_bytes`: never 0.
+/// The length in bytes of the first part of `text`, which has more than `max_tokens` tokens: never 0.
+fn first_part(text: &str, max_tokens: usize, tokens: impl Fn(&str) -> usize) -> usize {
+    let mut window = text.len().min(max_tokens.saturating_mul(LONG_TOKEN));
+    loop {
+        let at = cut(text, window);
+        // As many bytes as tokens always fit.
+        if window <= max_tokens {
+            return at;
+        }
+        let count = tokens(text[..at].trim_end());
+        if count <= max_tokens {
+            return at;
+        }
+        // In proportion, and a little less, so that the next look is likely the last.
+        let fewer = (at as f64 * max_tokens as f64 / count as f64 * 0.97) as usize;
+        window = fewer.min(window - 1).max(max_tokens);
+    }
+}
+
+/// Where to cut `text`, which is longer than fits, within its first `max_bytes` bytes: never 0.
 fn cut(text: &str, max_bytes: usize) -> usize {
     let window = &text[..text.floor_char_boundary(max_bytes)];
     // A sentence end in the first half would leave too short a part.
@@ -179,16 +209,16 @@ mod tests {
 
     #[test]
     fn short_text_is_one_part() {
-        assert_eq!(split(" a b ", 10), ["a b"]);
-        assert_eq!(split("", 10), [""]);
+        assert_eq!(split(" a b ", 10, str::len), ["a b"]);
+        assert_eq!(split("", 10, str::len), [""]);
     }
 
     #[test]
     fn long_text_is_cut_at_sentences_then_spaces_then_characters() {
-        assert_eq!(split("One two three. Four five.", 16), ["One two three.", "Four five."]);
-        assert_eq!(split("alpha beta gamma", 11), ["alpha beta", "gamma"]);
-        assert_eq!(split("ääää", 5), ["ää", "ää"]);
-        assert_eq!(split("abcdefgh", 1), ["abcd", "efgh"]);
+        assert_eq!(split("One two three. Four five.", 16, str::len), ["One two three.", "Four five."]);
+        assert_eq!(split("alpha beta gamma", 11, str::len), ["alpha beta", "gamma"]);
+        assert_eq!(split("ääää", 5, str::len), ["ää", "ää"]);
+        assert_eq!(split("abcdefgh", 1, str::len), ["abcd", "efgh"]);
     }
 
     #[test]
@@ -196,9 +226,27 @@ mod tests {
         let text = "Lorem ipsum. Dolor sit amet, consectetur 🎻🎻 elit. ".repeat(40);
         let squeeze = |s: &str| s.split_whitespace().collect::<String>();
         for max in [4, 7, 30, 1000] {
-            let parts = split(&text, max);
+            let parts = split(&text, max, str::len);
             assert!(parts.iter().all(|p| p.len() <= max && !p.is_empty()));
             assert_eq!(squeeze(&parts.concat()), squeeze(&text));
         }
+    }
+
+    /// A tokenizer that knows words of four letters and single bytes.
+    fn fours(text: &str) -> usize {
+        text.split_whitespace().map(|word| if word.len() == 4 { 1 } else { word.len() }).sum()
+    }
+
+    #[test]
+    fn parts_are_as_long_as_their_tokens_allow() {
+        let text = "four ".repeat(100);
+        let parts = split(&text, 10, fours);
+        assert!(parts.iter().all(|part| fours(part) <= 10), "{parts:?}");
+        assert!(parts.len() <= 12, "{} parts where 10 do", parts.len());
+        assert_eq!(parts.concat().matches("four").count(), 100);
+        assert_eq!(split("four four four", 4, fours), ["four four four"], "14 bytes, but 3 tokens");
+        // Whatever the tokens are, as many bytes fit.
+        let dense = "ab".repeat(60);
+        assert!(split(&dense, 10, fours).iter().all(|part| part.len() <= 10));
     }
 }

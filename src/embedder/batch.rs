@@ -1,7 +1,6 @@
 //! Documents of any number and length through an embedder: split, packed into calls, put together again.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
@@ -57,21 +56,37 @@ pub(super) async fn embed_texts(
     purpose: Purpose,
 ) -> Vec<Result<Embedded, DocumentError>> {
     let limits = embedder.limits();
-    let plan = Plan::new(texts, limits);
-    let answers = ask(embedder, &plan.parts, limits, purpose).await;
+    let (plan, answers) = planned(embedder, texts, purpose).await;
+    // A server may tell its limits at the first call only, which then was not made.
+    let learnt = embedder.limits().max_input_tokens < limits.max_input_tokens;
+    let (plan, answers) = match learnt && answers.iter().all(|part| matches!(part, Part::Failed(_))) {
+        true => planned(embedder, texts, purpose).await,
+        false => (plan, answers),
+    };
     plan.texts.iter().map(|parts| assemble(parts, &plan.parts, &answers)).collect()
+}
+
+async fn planned(embedder: &dyn Embedder, texts: &[String], purpose: Purpose) -> (Plan, Vec<Part>) {
+    let plan = Plan::new(texts, embedder);
+    let answers = ask(embedder, &plan, purpose).await;
+    (plan, answers)
 }
 
 /// Which parts to ask for, and which of them make up each text.
 struct Plan {
     /// Without duplicates.
     parts: Vec<String>,
+    /// Of each part.
+    tokens: Vec<usize>,
     /// For each text the indexes into `parts`; none when it is blank.
     texts: Vec<Vec<usize>>,
 }
 
 impl Plan {
-    fn new(texts: &[String], limits: Limits) -> Self {
+    fn new(texts: &[String], embedder: &dyn Embedder) -> Self {
+        let Limits { max_input_tokens, max_call_tokens, .. } = embedder.limits();
+        // A part that no call may carry would be of no use.
+        let max_tokens = max_input_tokens.min(max_call_tokens);
         let mut known: HashMap<&str, usize> = HashMap::new();
         let mut parts = Vec::new();
         let mut intern = |part| {
@@ -81,22 +96,28 @@ impl Plan {
             })
         };
         let texts = texts.iter().map(|text| {
-            let parts = split(text, limits.max_input_bytes).into_iter();
+            let parts = split(text, max_tokens, |part| embedder.tokens(part)).into_iter();
             parts.filter(|part| !part.is_empty()).map(&mut intern).collect()
         });
         let texts = texts.collect();
-        Self { parts, texts }
+        let tokens = parts.iter().map(|part| embedder.tokens(part)).collect();
+        Self { parts, tokens, texts }
     }
 }
 
-/// One answer a part. Ranges still to ask for lie on a stack, the next on top; a refused range goes back on
-/// it in halves.
-async fn ask(embedder: &dyn Embedder, parts: &[String], limits: Limits, purpose: Purpose) -> Vec<Part> {
+/// One answer a part. Ranges still to ask for lie on a stack, the next on top; what of it exceeds a call goes back
+/// on the stack, and a refused range in halves.
+async fn ask(embedder: &dyn Embedder, plan: &Plan, purpose: Purpose) -> Vec<Part> {
+    let parts = &plan.parts;
     let mut answers: Vec<Option<Part>> = vec![None; parts.len()];
-    let mut stack = calls(parts.len(), limits.max_inputs);
+    let mut stack = Vec::from_iter((!parts.is_empty()).then_some(0..parts.len()));
     while let Some(range) = stack.pop() {
-        let (start, end) = (range.start, range.end);
-        match contained(embedder, &parts[range], purpose).await {
+        let start = range.start;
+        let end = start + carried(&plan.tokens[range.clone()], embedder.limits());
+        if end < range.end {
+            stack.push(end..range.end);
+        }
+        match contained(embedder, &parts[start..end], purpose).await {
             Ok(vectors) if vectors.len() == end - start => {
                 for (answer, vector) in answers[start..end].iter_mut().zip(vectors) {
                     *answer = Some(vector.map_or_else(Part::Empty, Part::Done));
@@ -132,10 +153,14 @@ async fn contained(
     })
 }
 
-/// The ranges of the first calls, the first of them last.
-fn calls(parts: usize, max_inputs: usize) -> Vec<Range<usize>> {
-    let size = max_inputs.max(1);
-    (0..parts).step_by(size).rev().map(|start| start..parts.min(start + size)).collect()
+/// How many of the parts with these tokens the next call carries: at least one, as it fits no better later.
+fn carried(tokens: &[usize], limits: Limits) -> usize {
+    let mut total = 0_usize;
+    let fitting = tokens.iter().take(limits.max_inputs.max(1)).take_while(|tokens| {
+        total = total.saturating_add(**tokens);
+        total <= limits.max_call_tokens
+    });
+    fitting.count().max(1)
 }
 
 fn fail_rest(answers: Vec<Option<Part>>, error: EmbedError) -> Vec<Part> {
@@ -214,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_text_is_the_mean_of_its_parts_by_length() {
-        let embedder = Scripted { max_input_bytes: 8, ..Scripted::default() };
+        let embedder = Scripted { max_input_tokens: 8, ..Scripted::default() };
         let answers = embed_documents(&embedder, &["aaaaaaaa bbb".into(), "short".into()]).await;
         let mean = Embedding::mean(&[(vector("aaaaaaaa"), 8), (vector("bbb"), 3)]).unwrap();
         assert_eq!(answers[0], Ok(Embedded { embedding: mean, parts: 2 }));
@@ -224,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn empty_parts_are_left_out_and_refused_ones_refuse_the_text() {
-        let embedder = Scripted { max_input_bytes: 8, empty: "🎻", poison: "poison", ..Scripted::default() };
+        let embedder = Scripted { max_input_tokens: 8, empty: "🎻", poison: "poison", ..Scripted::default() };
         let texts = ["aaaaaaaa 🎻 ", "🎻🎻 🎻", "aaaaaaaa poison", "fine"].map(String::from);
         let answers = embed_documents(&embedder, &texts).await;
         assert_eq!(answers[0], Ok(Embedded { embedding: vector("aaaaaaaa"), parts: 1 }));
@@ -266,5 +291,24 @@ mod tests {
         let embedder = Scripted { lose_one: true, ..Scripted::default() };
         let answers = embed_documents(&embedder, &numbered(3)).await;
         assert!(answers.iter().all(|a| reason(a) == "the embedder answered 2 vectors for 3 texts"));
+    }
+
+    #[tokio::test]
+    async fn calls_are_packed_by_tokens_too() {
+        // Bytes are tokens here: three texts of 6 in a call of 20, then one of 18 alone.
+        let embedder = Scripted { max_call_tokens: 20, ..Scripted::default() };
+        let mut texts = numbered(4);
+        texts.push("x".repeat(18));
+        let answers = embed_documents(&embedder, &texts).await;
+        assert_eq!(embedder.sizes(), [3, 1, 1]);
+        assert!(answers.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn a_text_beyond_what_a_call_may_carry_is_split() {
+        let embedder = Scripted { max_call_tokens: 8, ..Scripted::default() };
+        let answers = embed_documents(&embedder, &["aaaaaaaa bbb".into()]).await;
+        assert_eq!(answers[0].as_ref().unwrap().parts, 2);
+        assert_eq!(embedder.sizes(), [1, 1]);
     }
 }

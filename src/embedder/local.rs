@@ -21,7 +21,12 @@ const WEIGHTS: &str = "model.safetensors";
 const BUILTIN_THRESHOLD: f32 = 0.22;
 
 /// A full call (8 MiB) takes about 200 ms of one core.
-const LIMITS: Limits = Limits { max_inputs: 1_024, max_input_bytes: 8 * 1_024, worthwhile_inputs: 64 };
+const LIMITS: Limits = Limits {
+    max_inputs: 1_024,
+    max_input_tokens: 8 * 1_024,
+    max_call_tokens: 8 * 1_024 * 1_024,
+    worthwhile_inputs: 64,
+};
 
 /// Why a model can't be loaded.
 #[derive(Debug, thiserror::Error)]

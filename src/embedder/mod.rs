@@ -3,10 +3,11 @@
 pub mod batch;
 pub mod local;
 pub mod meter;
-pub mod openai;
 pub mod query;
+pub mod remote;
 #[cfg(test)]
 mod scripted;
+mod tokenizer;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::local::LocalEmbedder;
-use self::openai::OpenAiEmbedder;
+use self::remote::RemoteEmbedder;
 use crate::config::embedder::{EmbedderSettings, Provider};
+use crate::config::{SettingsError, presets};
 use crate::domain::embedding::Embedding;
 
 /// What one call may carry.
@@ -24,8 +26,10 @@ use crate::domain::embedding::Embedding;
 pub struct Limits {
     /// Texts in one call.
     pub max_inputs: usize,
-    /// UTF-8 bytes of one text: an upper bound of its tokens. Longer texts are embedded in parts.
-    pub max_input_bytes: usize,
+    /// Tokens of one text, as [`Embedder::tokens`] counts them. Longer texts are embedded in parts.
+    pub max_input_tokens: usize,
+    /// Tokens of all texts of one call together. Read before each call, so that it may change at any time.
+    pub max_call_tokens: usize,
     /// Texts that a call should carry where so many wait, more than `queue.batch_size` if need be: above 1 for
     /// a model in this process, whose calls cost less than the statements around them.
     pub worthwhile_inputs: usize,
@@ -122,8 +126,12 @@ pub trait Embedder: Send + Sync + 'static {
     /// measured, as MapX had it.
     fn default_threshold(&self) -> f32;
 
-    /// Embeds `texts` (at most [`Limits::max_inputs`], each within [`Limits::max_input_bytes`]): one answer
-    /// a text, in order. Texts are embedded whole, never cut.
+    /// USD per million tokens, where it is known.
+    fn price(&self) -> Option<f64> {
+        None
+    }
+
+    /// Embeds `texts` (within [`Embedder::limits`]): one answer a text, in order. Texts are embedded whole, never cut.
     async fn embed(&self, texts: &[String], purpose: Purpose) -> Result<Answer, EmbedError>;
 }
 
@@ -145,11 +153,23 @@ impl BuildError {
     }
 }
 
+impl From<SettingsError> for BuildError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Invalid { key, problem } => {
+                Self { key: key.strip_prefix("embedder.").unwrap_or(key), problem }
+            }
+            other => Self::new("preset", other.to_string()),
+        }
+    }
+}
+
 /// The embedder that `settings` describe. Loads the local model (some 20 ms) but calls no provider.
 pub fn build(settings: &EmbedderSettings) -> Result<Arc<dyn Embedder>, BuildError> {
+    let settings = presets::resolve(settings).map_err(BuildError::from)?;
     Ok(match settings.provider {
-        Provider::Local => Arc::new(local(settings)?),
-        Provider::Openai => Arc::new(OpenAiEmbedder::new(settings)?),
+        Provider::Local => Arc::new(local(&settings)?),
+        Provider::Openai => Arc::new(RemoteEmbedder::new(&settings)?),
     })
 }
 

@@ -156,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_query_is_embedded_in_parts() {
-        let (scripted, queries) = queries(Scripted { max_input_bytes: 8, ..Scripted::default() });
+        let (scripted, queries) = queries(Scripted { max_input_tokens: 8, ..Scripted::default() });
         let mean = Embedding::mean(&[(vector("aaaaaaaa"), 8), (vector("bbb"), 3)]).unwrap();
         assert_eq!(queries.embed("aaaaaaaa bbb").await, Ok(mean));
         assert_eq!(scripted.sizes(), [2]);

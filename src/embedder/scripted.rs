@@ -16,7 +16,8 @@ pub fn vector(text: &str) -> Embedding {
 
 pub struct Scripted {
     pub max_inputs: usize,
-    pub max_input_bytes: usize,
+    pub max_input_tokens: usize,
+    pub max_call_tokens: usize,
     /// Calls with a text that contains it are refused.
     pub poison: &'static str,
     /// Texts that contain it have no vector.
@@ -32,7 +33,8 @@ impl Default for Scripted {
     fn default() -> Self {
         Self {
             max_inputs: 1_000,
-            max_input_bytes: 1_000,
+            max_input_tokens: 1_000,
+            max_call_tokens: usize::MAX,
             poison: "\0",
             empty: "\0",
             fail: None,
@@ -61,7 +63,12 @@ impl Embedder for Scripted {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: self.max_inputs, max_input_bytes: self.max_input_bytes, worthwhile_inputs: 1 }
+        Limits {
+            max_inputs: self.max_inputs,
+            max_input_tokens: self.max_input_tokens,
+            max_call_tokens: self.max_call_tokens,
+            worthwhile_inputs: 1,
+        }
     }
 
     fn default_threshold(&self) -> f32 {

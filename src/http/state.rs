@@ -25,14 +25,10 @@ pub struct AppState {
 
 impl AppState {
     pub fn new(db: Db, search: Arc<Search>, settings: &Settings) -> Self {
-        let provider = match settings.embedder.provider {
-            crate::config::embedder::Provider::Local => "local",
-            crate::config::embedder::Provider::Openai => "openai",
-        };
         Self {
             db,
             search,
-            provider: provider.into(),
+            provider: settings.embedder.provider_name().into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             queue: settings.queue.clone(),

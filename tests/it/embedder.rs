@@ -18,7 +18,6 @@ const KEY: &str = "sk-very-secret-key";
 fn settings(provider: Provider, base_url: String) -> EmbedderSettings {
     EmbedderSettings {
         provider,
-        model_dir: String::new(),
         base_url,
         model: "fake-model".into(),
         dimensions: if provider == Provider::Local { 0 } else { DIMENSIONS },
@@ -26,6 +25,7 @@ fn settings(provider: Provider, base_url: String) -> EmbedderSettings {
         timeout_ms: 400,
         connect_timeout_ms: 200,
         threshold: -1.0,
+        ..EmbedderSettings::default()
     }
 }
 
@@ -121,7 +121,21 @@ async fn vectors_go_to_their_texts_whatever_the_order_of_the_answer() {
 async fn an_answer_that_is_none_is_refused_in_its_own_words() {
     assert_eq!(transient(Behaviour::WrongCount).await, "the provider answered 1 vectors for 2 texts");
     assert_eq!(transient(Behaviour::DuplicateIndex).await, "the provider answered twice for text 0");
-    assert!(transient(Behaviour::MissingIndex).await.contains("missing field `index`"));
+    assert_eq!(
+        transient(Behaviour::MissingIndex).await,
+        "the provider answered without saying which text vector 0 is of (it has no index)"
+    );
+    assert_eq!(transient(Behaviour::Index(2)).await, "the provider answered for text 2 of 2 texts");
+    assert_eq!(
+        misconfigured(Behaviour::Integers).await,
+        "the provider's vectors are whole numbers, quantised to int8 or binary; floats are needed"
+    );
+    assert_eq!(transient(Behaviour::Text("AACA*w==")).await, "the provider's vector is no valid base64");
+    assert_eq!(
+        transient(Behaviour::Text("AACAPwA=")).await,
+        "the provider's vector has 5 bytes in base64, not four a number"
+    );
+    assert_eq!(transient(Behaviour::Compressed).await, "the provider's answer is compressed (gzip), unasked");
     assert!(transient(Behaviour::Html).await.contains("answer (text/html) is no list of embeddings"));
     assert_eq!(
         misconfigured(Behaviour::Dimensions(5)).await,
@@ -136,7 +150,7 @@ async fn an_answer_that_is_none_is_refused_in_its_own_words() {
 
 #[tokio::test]
 async fn a_body_without_measure_is_not_read_to_its_end() {
-    let huge = transient(Behaviour::Huge(64 << 20)).await;
+    let huge = transient(Behaviour::Huge(100 << 20)).await;
     assert!(huge.contains("is longer than the"), "{huge}");
     let begin = Instant::now();
     assert_eq!(transient(Behaviour::Endless).await, "the provider did not answer within 400 ms");
@@ -193,6 +207,7 @@ async fn no_redirect_is_followed() {
     let to = format!("{}/embeddings", elsewhere.base_url());
     let reason = misconfigured(Behaviour::Redirect(to)).await;
     assert!(reason.ends_with("embedder.base_url must name the final address"), "{reason}");
+    assert!(reason.contains("that is not followed") && reason.contains(&elsewhere.origin()), "{reason}");
     assert!(elsewhere.calls().is_empty());
 }
 
@@ -264,7 +279,7 @@ fn settings_that_cannot_work_name_their_key() {
     assert!(problem(|s| s.model_dir = "no/such".into()).starts_with("embedder.model_dir: the directory no/such"));
     let dimensions = problem(|s| s.dimensions = 384);
     assert_eq!(dimensions, "embedder.dimensions: is 384, but minilm-static-256-i8@7dfaf784 has 256 dimensions");
-    assert!(problem(|s| s.provider = Provider::Openai).starts_with("embedder.dimensions: "));
+    assert!(problem(|s| s.provider = Provider::Openai).starts_with("embedder.base_url: "));
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Embedder for Words {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: 1, max_input_bytes: 10_000, worthwhile_inputs: 1 }
+        Limits { max_inputs: 1, max_input_tokens: 10_000, max_call_tokens: usize::MAX, worthwhile_inputs: 1 }
     }
 
     fn default_threshold(&self) -> f32 {

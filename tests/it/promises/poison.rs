@@ -92,7 +92,7 @@ impl Embedder for Fragile {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_inputs: 100, max_input_bytes: 1_000, worthwhile_inputs: 1 }
+        Limits { max_inputs: 100, max_input_tokens: 1_000, max_call_tokens: usize::MAX, worthwhile_inputs: 1 }
     }
 
     fn default_threshold(&self) -> f32 {

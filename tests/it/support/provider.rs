@@ -20,15 +20,22 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Json, State};
-use axum::http::{HeaderMap, Response};
-use axum::routing::post;
+use axum::http::{HeaderMap, Response, Uri};
+use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Router, serve};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+#[path = "meter.rs"]
+pub mod meter;
+
+use self::meter::Meter;
 
 /// What the provider does with a call. Without a script it answers as it should.
 #[derive(Clone, Debug)]
@@ -55,6 +62,18 @@ pub enum Behaviour {
     Number(&'static str),
     /// The first vector is all zeros.
     Zeros,
+    /// The first vector claims to be this text's.
+    Index(i64),
+    /// Vectors as an int8 quantiser makes them.
+    Integers,
+    /// Every vector as base64 of its bytes, little-endian.
+    Base64,
+    /// Every vector is this text.
+    Text(&'static str),
+    /// The right answer under a header that calls it compressed.
+    Compressed,
+    /// The right answer with these headers.
+    Headers(Vec<(&'static str, String)>),
     /// Vectors of another dimension.
     Dimensions(usize),
     /// 200 and a page for people.
@@ -90,6 +109,8 @@ pub struct Call {
     /// The whole JSON body.
     pub body: Value,
     pub authorization: Option<String>,
+    pub headers: HeaderMap,
+    pub path: String,
     pub at: Instant,
 }
 
@@ -99,6 +120,7 @@ struct Script {
     words: Vec<(String, Behaviour)>,
     always: Option<Behaviour>,
     calls: Vec<Call>,
+    info: Option<Value>,
 }
 
 impl Script {
@@ -118,6 +140,7 @@ struct Shared {
     /// The last release; a held call waits for the next.
     releases: watch::Sender<Behaviour>,
     running: Arc<Running>,
+    meter: Meter,
     dimensions: usize,
 }
 
@@ -161,10 +184,14 @@ impl FakeProvider {
             script: Arc::default(),
             releases: watch::Sender::new(Behaviour::Answer),
             running: Arc::default(),
+            meter: Meter::default(),
             dimensions,
         };
         let app = Router::new()
             .route("/v1/embeddings", post(embeddings))
+            .route("/openai/deployments/{deployment}/embeddings", post(embeddings))
+            .route("/v2/embed", post(embeddings))
+            .route("/info", get(info))
             .layer(DefaultBodyLimit::disable())
             .with_state(shared.clone());
         let app = app.into_make_service_with_connect_info::<Connection>();
@@ -194,8 +221,24 @@ impl FakeProvider {
 
     /// From now on every call is answered as it should be.
     pub fn behave(&self) {
-        let calls = std::mem::take(&mut self.script().calls);
-        *self.script() = Script { calls, ..Script::default() };
+        let mut script = self.script();
+        let (calls, info) = (std::mem::take(&mut script.calls), script.info.take());
+        *script = Script { calls, info, ..Script::default() };
+    }
+
+    /// What `GET /info` answers from now on; 404 without it.
+    pub fn tell_info(&self, info: Value) {
+        self.script().info = Some(info);
+    }
+
+    /// Rate limits and the hidden limit of calls at once, which may change at any time.
+    pub fn meter(&self) -> &Meter {
+        &self.shared.meter
+    }
+
+    /// The address without a path.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The calls so far, in the order in which they came.
@@ -260,24 +303,70 @@ pub fn vector(text: &str, dimensions: usize) -> Vec<f32> {
 async fn embeddings(
     State(shared): State<Shared>,
     ConnectInfo(connection): ConnectInfo<Connection>,
+    uri: Uri,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response<Body> {
-    let inputs: Vec<String> = serde_json::from_value(body["input"].clone()).unwrap();
+    let form = Form::of(&body);
+    let list = if form == Form::Cohere { &body["texts"] } else { &body["input"] };
+    let inputs: Vec<String> = serde_json::from_value(list.clone()).unwrap();
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let _running = Counted::new(shared.running.clone());
     // Subscribed before the call can be seen, so that no release is missed.
     let releases = shared.releases.subscribe();
     let behaviour = {
         let mut script = shared.script.lock().unwrap();
-        script.calls.push(Call { inputs: inputs.clone(), body, authorization, at: Instant::now() });
+        let (path, at) = (uri.to_string(), Instant::now());
+        script.calls.push(Call { inputs: inputs.clone(), body, authorization, headers, path, at });
         script.behaviour(&inputs)
+    };
+    let admitted = shared.meter.admit(&inputs);
+    let limits = match admitted {
+        Ok(limits) => limits,
+        Err(refusal) => return *refusal,
+    };
+    let _place = match shared.meter.place().await {
+        Ok(place) => place,
+        Err(refusal) => return *refusal,
     };
     let behaviour = match behaviour {
         Behaviour::Hold => released(releases).await,
         other => other,
     };
-    respond(behaviour, &inputs, shared.dimensions, &connection).await
+    let mut response = respond(behaviour, &inputs, shared.dimensions, form, &connection).await;
+    for (name, value) in limits {
+        response.headers_mut().entry(name).or_insert(value.parse().unwrap());
+    }
+    response
+}
+
+/// What text-embeddings-inference tells of itself.
+async fn info(State(shared): State<Shared>) -> Response<Body> {
+    match shared.script.lock().unwrap().info.clone() {
+        Some(info) => {
+            response(200, &[("content-type", "application/json".to_owned())], Body::from(info.to_string()))
+        }
+        None => response(404, &[], Body::empty()),
+    }
+}
+
+/// The shape of an answer, by what the request asks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Floats,
+    Base64,
+    Cohere,
+}
+
+impl Form {
+    fn of(body: &Value) -> Self {
+        let asked = |name: &str| body[name] == "base64";
+        match body {
+            _ if body["texts"].is_array() => Self::Cohere,
+            _ if asked("encoding_format") || asked("embedding_type") => Self::Base64,
+            _ => Self::Floats,
+        }
+    }
 }
 
 async fn released(mut releases: watch::Receiver<Behaviour>) -> Behaviour {
@@ -290,6 +379,7 @@ async fn respond(
     behaviour: Behaviour,
     inputs: &[String],
     dimensions: usize,
+    form: Form,
     connection: &Connection,
 ) -> Response<Body> {
     match behaviour {
@@ -318,25 +408,31 @@ async fn respond(
             response(200, &[], Body::from_stream(drip))
         }
         Behaviour::Truncated => {
-            let text = answer(&Behaviour::Answer, inputs, dimensions);
+            let text = answer(&Behaviour::Answer, inputs, dimensions, form);
             let half = text[..text.len() / 2].to_owned();
             let broken = stream::iter([Ok(half), Err(io::Error::other("the connection broke"))]);
             response(200, &[("content-length", text.len().to_string())], Body::from_stream(broken))
         }
         other => {
             let json = [("content-type", "application/json".to_owned())];
-            response(200, &json, Body::from(answer(&other, inputs, dimensions)))
+            let mut headers = json.to_vec();
+            match &other {
+                Behaviour::Headers(more) => headers.extend(more.iter().cloned()),
+                Behaviour::Compressed => headers.push(("content-encoding", "gzip".to_owned())),
+                _ => {}
+            }
+            response(200, &headers, Body::from(answer(&other, inputs, dimensions, form)))
         }
     }
 }
 
-fn response(status: u16, headers: &[(&str, String)], body: Body) -> Response<Body> {
+pub(super) fn response(status: u16, headers: &[(&str, String)], body: Body) -> Response<Body> {
     let builder = headers.iter().fold(Response::builder().status(status), |b, (k, v)| b.header(*k, v));
     builder.body(body).unwrap()
 }
 
 /// The body of a 200, bent as `behaviour` says.
-fn answer(behaviour: &Behaviour, inputs: &[String], dimensions: usize) -> String {
+fn answer(behaviour: &Behaviour, inputs: &[String], dimensions: usize, form: Form) -> String {
     let dimensions = if let Behaviour::Dimensions(other) = behaviour { *other } else { dimensions };
     let item = |(index, text): (usize, &String)| json!({"object": "embedding", "index": index, "embedding": vector(text, dimensions)});
     let mut data: Vec<Value> = inputs.iter().enumerate().map(item).collect();
@@ -349,9 +445,28 @@ fn answer(behaviour: &Behaviour, inputs: &[String], dimensions: usize) -> String
         Behaviour::DuplicateIndex => data.iter_mut().for_each(|item| item["index"] = json!(0)),
         Behaviour::Number(_) => data[0]["embedding"][0] = json!("THE NUMBER"),
         Behaviour::Zeros => data[0]["embedding"] = json!(vec![0.0; dimensions]),
+        Behaviour::Index(index) => data[0]["index"] = json!(index),
+        Behaviour::Integers => {
+            data[0]["embedding"] = json!((0..dimensions).map(|n| n as i32 * 9 - 40).collect::<Vec<_>>())
+        }
+        Behaviour::Text(text) => data.iter_mut().for_each(|item| item["embedding"] = json!(text)),
         _ => {}
     }
-    let text = json!({"object": "list", "data": data, "model": "fake", "usage": {"total_tokens": 1}}).to_string();
+    let bent = matches!(behaviour, Behaviour::Number(_) | Behaviour::Text(_) | Behaviour::Integers);
+    if matches!(behaviour, Behaviour::Base64) || form == Form::Base64 && !bent {
+        for item in &mut data {
+            let numbers: Vec<f32> = serde_json::from_value(item["embedding"].clone()).unwrap();
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            item["embedding"] = json!(STANDARD.encode(bytes));
+        }
+    }
+    let tokens: usize = inputs.iter().map(String::len).sum();
+    if form == Form::Cohere {
+        let float: Vec<Value> = data.into_iter().map(|mut item| item["embedding"].take()).collect();
+        return json!({"id": "1", "embeddings": {"float": float}, "meta": {"billed_units": {"input_tokens": tokens}}})
+            .to_string();
+    }
+    let text = json!({"object": "list", "data": data, "model": "fake", "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}).to_string();
     match behaviour {
         Behaviour::Number(number) => text.replace("\"THE NUMBER\"", number),
         _ => text,
