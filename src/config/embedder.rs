@@ -32,4 +32,9 @@ pub struct EmbedderSettings {
     pub connect_timeout_ms: u64,
     /// Cosine from which a search result counts; negative takes the model's own calibrated default.
     pub threshold: f32,
+    /// The provider's rate limits over all processes; 0 takes what its answers say.
+    pub requests_per_minute: u64,
+    pub tokens_per_minute: u64,
+    /// Milliseconds over which they count.
+    pub rate_window_ms: u64,
 }

@@ -23,7 +23,7 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps!["0001_initial", "0002_lane_progress"];
+const STEPS: &[Step] = steps!["0001_initial", "0002_lane_progress", "0003_provider"];
 
 impl MigrationName for &'static Step {
     fn name(&self) -> &str {

@@ -16,6 +16,7 @@ pub mod live;
 pub mod migrate;
 pub mod places;
 mod pooled;
+pub mod provider;
 pub mod recommendations;
 mod rows;
 mod saver;

@@ -199,6 +199,9 @@ mod tests {
             timeout_ms: 1_000,
             connect_timeout_ms: 500,
             threshold: -1.0,
+            requests_per_minute: 0,
+            tokens_per_minute: 0,
+            rate_window_ms: 60_000,
         }
     }
 
