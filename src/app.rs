@@ -148,7 +148,11 @@ fn provider_key(settings: &Settings) -> Option<String> {
 }
 
 /// A remote embedder under control; one in this process needs none.
-async fn guarded(settings: &Settings, db: &Db, embedder: Arc<dyn Embedder>) -> anyhow::Result<Option<Arc<Guarded>>> {
+async fn guarded(
+    settings: &Settings,
+    db: &Db,
+    embedder: Arc<dyn Embedder>,
+) -> anyhow::Result<Option<Arc<Guarded>>> {
     if settings.embedder.provider == Provider::Local {
         return Ok(None);
     }

@@ -36,13 +36,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(
-        db: Db,
-        worker: Arc<Worker>,
-        relay: Arc<Relay>,
-        guard: Option<Arc<Guarded>>,
-        role: Role,
-    ) -> Self {
+    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, guard: Option<Arc<Guarded>>, role: Role) -> Self {
         Self {
             db,
             tally: worker.tally(),

@@ -44,12 +44,7 @@ impl Metrics {
     }
 }
 
-fn render(
-    counts: &Counts,
-    workers: &[Heartbeat],
-    limits: Option<&ProviderLimits>,
-    now: DateTime<Utc>,
-) -> String {
+fn render(counts: &Counts, workers: &[Heartbeat], limits: Option<&ProviderLimits>, now: DateTime<Utc>) -> String {
     let mut text = Text::default();
     queue(&mut text, counts, now);
     processes(&mut text, workers);
@@ -141,7 +136,8 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let braces = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{braces} {value}");
     }

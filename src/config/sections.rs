@@ -134,7 +134,10 @@ impl MetricsSettings {
         if self.bind.is_empty() {
             return Ok(None);
         }
-        self.bind.parse().map(Some).map_err(|_| format!("{:?} is no address and port, as 127.0.0.1:9464 is", self.bind))
+        self.bind
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{:?} is no address and port, as 127.0.0.1:9464 is", self.bind))
     }
 }
 

@@ -45,7 +45,9 @@ pub struct ProviderLimits {
 impl ProviderLimits {
     /// Until when the provider asked to wait, if that is still to come.
     pub fn waiting_until(&self) -> Option<DateTime<Utc>> {
-        (self.blocked_until > self.now).then(|| DateTime::from_timestamp_millis(self.blocked_until as i64)).flatten()
+        (self.blocked_until > self.now)
+            .then(|| DateTime::from_timestamp_millis(self.blocked_until as i64))
+            .flatten()
     }
 }
 
@@ -120,9 +122,7 @@ impl Dialect {
         let requests = missing("requests", self.need("requests", "1.0", "1.0", query));
         let tokens = missing("tokens", self.need("tokens", "$2", "0.0", query));
         let blocked = if query { "0.0".to_owned() } else { format!("blocked_until - {now}") };
-        format!(
-            "SELECT {greatest}(0.0, {requests}, {tokens}, {blocked}) FROM provider_limits WHERE provider = $1"
-        )
+        format!("SELECT {greatest}(0.0, {requests}, {tokens}, {blocked}) FROM provider_limits WHERE provider = $1")
     }
 
     /// Parameters: provider, tokens to give back, then for requests and tokens limit and left, negative when
@@ -130,7 +130,8 @@ impl Dialect {
     fn settle(self) -> String {
         let Self { now, least, greatest } = self;
         let kind = |kind: &str, back: &str, limit: &str, left: &str| {
-            let (level, next) = (self.level(kind), format!("CASE WHEN {limit} > 0 THEN {limit} ELSE {kind}_limit END"));
+            let (level, next) =
+                (self.level(kind), format!("CASE WHEN {limit} > 0 THEN {limit} ELSE {kind}_limit END"));
             let said = format!("CASE WHEN {left} >= 0 THEN {left} ELSE {next} END");
             format!(
                 "{kind}_limit = {next}, {kind}_left = {least}({next}, {said}, \
@@ -152,7 +153,13 @@ impl Db {
 
     /// Notes the limits of the settings, 0 where they say none, over a window in milliseconds. What another
     /// process has taken stays taken.
-    pub async fn declare_provider(&self, key: &str, requests: f64, tokens: f64, window_ms: f64) -> Result<(), DbError> {
+    pub async fn declare_provider(
+        &self,
+        key: &str,
+        requests: f64,
+        tokens: f64,
+        window_ms: f64,
+    ) -> Result<(), DbError> {
         let Dialect { now, least, .. } = self.dialect();
         let kept = |kind: &str| {
             format!(
@@ -195,14 +202,8 @@ impl Db {
     pub async fn settle_budget(&self, key: &str, settlement: Settlement) -> Result<(), DbError> {
         let Settlement { give_back, requests, tokens } = settlement;
         let said = |value: Option<f64>| Value::from(value.unwrap_or(-1.0));
-        let values = [
-            key.into(),
-            give_back.into(),
-            said(requests.0),
-            said(requests.1),
-            said(tokens.0),
-            said(tokens.1),
-        ];
+        let values =
+            [key.into(), give_back.into(), said(requests.0), said(requests.1), said(tokens.0), said(tokens.1)];
         self.change(self.dialect().settle(), values).await?;
         Ok(())
     }
@@ -210,8 +211,9 @@ impl Db {
     /// The provider asked to wait so many milliseconds.
     pub async fn block_provider(&self, key: &str, ms: f64) -> Result<(), DbError> {
         let Dialect { now, greatest, .. } = self.dialect();
-        let update =
-            format!("UPDATE provider_limits SET blocked_until = {greatest}(blocked_until, {now} + $2) WHERE provider = $1");
+        let update = format!(
+            "UPDATE provider_limits SET blocked_until = {greatest}(blocked_until, {now} + $2) WHERE provider = $1"
+        );
         self.change(update, [key.into(), ms.into()]).await?;
         Ok(())
     }

@@ -242,9 +242,13 @@ mod tests {
         feed(&mut gradient, 200, 100, Outcome::Answered);
         assert_eq!(gradient.limit(), 8, "the ceiling holds");
         let sample = Sample { took: Duration::from_millis(100), in_flight: 8, outcome: Outcome::Answered };
-        (0..8).for_each(|_| drop(gradient.sample(HOLDS.0, sample)));
+        for _ in 0..8 {
+            gradient.sample(HOLDS.0, sample);
+        }
         assert_eq!(gradient.limit(), 9);
-        (0..9).for_each(|_| drop(gradient.sample(HOLDS.0, sample)));
+        for _ in 0..9 {
+            gradient.sample(HOLDS.0, sample);
+        }
         assert_eq!(gradient.limit(), 12, "and is gone");
     }
 
@@ -259,7 +263,9 @@ mod tests {
     fn too_little_to_do_is_no_reason_to_grow() {
         let mut gradient = Gradient::new(8, 1, 32);
         let sample = Sample { took: Duration::from_millis(100), in_flight: 2, outcome: Outcome::Answered };
-        (0..500).for_each(|_| drop(gradient.sample(Duration::ZERO, sample)));
+        for _ in 0..500 {
+            gradient.sample(Duration::ZERO, sample);
+        }
         assert_eq!(gradient.limit(), 8);
     }
 }

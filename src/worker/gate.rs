@@ -55,7 +55,8 @@ impl Gate {
     /// How long it stays closed; `None` while calls may be made.
     pub(super) fn closed(&self) -> Option<Duration> {
         let until = self.with(|state| state.closed_until);
-        let left = until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        let left =
+            until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
         let refused = self.guard.as_ref().and_then(|guard| guard.refusal()).map(|refusal| refusal.after);
         left.max(refused)
     }

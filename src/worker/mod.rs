@@ -92,11 +92,7 @@ impl Worker {
         }
         let (backoff, gate, rows) = (queue.backoff(), Gate::new(guard), Rows::default());
         let context = Context { db, broker, embedder, backoff, gate, rows, tally };
-        Self {
-            context: Arc::new(context),
-            steering,
-            grace: Duration::from_millis(queue.shutdown_grace_ms),
-        }
+        Self { context: Arc::new(context), steering, grace: Duration::from_millis(queue.shutdown_grace_ms) }
     }
 
     /// What this worker goes by at the moment.

@@ -119,7 +119,10 @@ impl Embedder for Guarded {
         let Some(most) = self.core.quota.max_tokens() else { return limits };
         // The seam for a limit of a call's tokens: lower that to `most`, too. Without one, `embed` refuses a call
         // that has more, which halves it.
-        Limits { max_input_bytes: limits.max_input_bytes.min(usize::try_from(most).unwrap_or(usize::MAX)), ..limits }
+        Limits {
+            max_input_bytes: limits.max_input_bytes.min(usize::try_from(most).unwrap_or(usize::MAX)),
+            ..limits
+        }
     }
 
     fn tokens(&self, text: &str) -> usize {
@@ -227,7 +230,9 @@ impl Core {
             Err(Probe::Failed(cause, why)) => {
                 // What the call itself met says more than what the probe did.
                 self.open(cause, if cause == Cause::Outage { reason } else { why });
-                self.check().err().unwrap_or(EmbedError::Wait { after: PROBE_TIMEOUT.0, reason: "an outage".into() })
+                self.check()
+                    .err()
+                    .unwrap_or(EmbedError::Wait { after: PROBE_TIMEOUT.0, reason: "an outage".into() })
             }
         }
     }

@@ -32,7 +32,8 @@ pub async fn answer(metrics: &Metrics) -> Response {
             tracing::warn!(%error, "metrics can't be read");
             // A scrape that failed, rather than one without the numbers: an autoscaler must not take it for an
             // empty queue.
-            (StatusCode::SERVICE_UNAVAILABLE, [(CONTENT_TYPE, TEXT)], "the database does not answer\n").into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(CONTENT_TYPE, TEXT)], "the database does not answer\n")
+                .into_response()
         }
     }
 }

@@ -136,8 +136,7 @@ pub struct WorkerBody {
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let (counts, workers, limits) =
-        tokio::join!(state.db.counts(), state.db.workers(), state.metrics.limits());
+    let (counts, workers, limits) = tokio::join!(state.db.counts(), state.db.workers(), state.metrics.limits());
     let counts = counts?;
     let mut body = summary(&counts.queue, workers?, Utc::now());
     body.broker.kind = state.broker.to_string();

@@ -31,7 +31,11 @@ async fn shares(beyond: Beyond) -> (f64, f64) {
     }
     println!("{beyond:?}: adaptive: {:?} = {}, {} refused", adaptive.answers, adaptive.total(), adaptive.refused);
     let total = adaptive.total() as f64;
-    println!("{beyond:?}: {:.3} of {overall}, {:.3} of {by_phase}", total / overall as f64, total / by_phase as f64);
+    println!(
+        "{beyond:?}: {:.3} of {overall}, {:.3} of {by_phase}",
+        total / overall as f64,
+        total / by_phase as f64
+    );
     (total / overall as f64, total / by_phase as f64)
 }
 

@@ -78,7 +78,11 @@ async fn drain(chunks: usize, window: Duration) -> (Duration, Duration, usize) {
     let took = began.elapsed();
     assert_eq!((&queue["deadLettered"], &queue["embedded"]), (&0.into(), &chunks.into()), "{queue}");
     let limits = &queue["provider"]["limits"];
-    assert_eq!((&limits["requests"]["limit"], &limits["tokens"]["limit"]), (&3.0.into(), &10_000.0.into()), "{queue}");
+    assert_eq!(
+        (&limits["requests"]["limit"], &limits["tokens"]["limit"]),
+        (&3.0.into(), &10_000.0.into()),
+        "{queue}"
+    );
     app.stop().await;
     let windows = (chunks * COUNTED) as f64 / TOKENS - 1.0;
     (window.mul_f64(windows), took, provider.refused.load(Ordering::SeqCst))

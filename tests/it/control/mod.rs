@@ -55,7 +55,8 @@ impl<C: Conduct> Embedder for InProcess<C> {
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> Result<Answer, EmbedError> {
         let tokens = self.0.call(texts, purpose).await?;
-        let vectors = texts.iter().map(|t| Ok(Embedding::new(vector(t, DIMENSIONS), DIMENSIONS).expect("a direction")));
+        let vectors =
+            texts.iter().map(|t| Ok(Embedding::new(vector(t, DIMENSIONS), DIMENSIONS).expect("a direction")));
         Ok(Answer { tokens, ..Answer::of(vectors) })
     }
 }
