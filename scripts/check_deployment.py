@@ -122,12 +122,24 @@ def check_image():
         check(inside, f".dockerignore: leaves out {path.relative_to(root)}, which the build needs")
 
 
+def check_keda():
+    """The example is YAML, and names queues and metrics that there are."""
+    documents = list(yaml.safe_load_all(Path("config/keda.yaml").read_text()))
+    kinds = {document["kind"]: document["spec"] for document in documents}
+    check(kinds.keys() == {"ScaledObject", "TriggerAuthentication"}, f"config/keda.yaml: {sorted(kinds)}")
+    told = Path("src/metrics.rs").read_text()
+    for trigger in kinds["ScaledObject"]["triggers"]:
+        for metric in re.findall(r"mapx_\w+", trigger["metadata"].get("query", "")):
+            check(f'"{metric}"' in told, f"config/keda.yaml: {metric} is no metric")
+
+
 def main():
     text = Path("docker-compose.yml").read_text()
     compose = yaml.safe_load(text)
     check_compose(compose, text)
     check_settings(compose["services"])
     check_image()
+    check_keda()
     for finding in findings:
         print(finding)
     return 1 if findings else 0

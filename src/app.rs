@@ -12,11 +12,16 @@ use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::rabbitmq::RabbitBroker;
 use crate::broker::topology::Topology;
-use crate::config::{Role, Settings, SettingsError};
+use crate::budget::{self, DatabaseBudget};
+use crate::config::embedder::Provider;
+use crate::config::sections::ServerSettings;
+use crate::config::{Role, Settings, SettingsError, presets};
 use crate::db::{Db, ModelSpec};
+use crate::embedder::guard::Guarded;
 use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
-use crate::http::{AppState, Server, router};
+use crate::http::{AppState, Server, metrics_router, router};
+use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::search::Search;
 use crate::worker::Worker;
@@ -32,7 +37,7 @@ pub struct App {
     worker: Arc<Worker>,
     reporter: Arc<Reporter>,
     search: Arc<Search>,
-    /// `None` in a worker.
+    /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
     addr: SocketAddr,
     role: Role,
@@ -41,7 +46,8 @@ pub struct App {
 
 impl App {
     /// Builds with the embedder of the settings.
-    pub async fn build(settings: Settings, role: Role) -> anyhow::Result<Self> {
+    pub async fn build(mut settings: Settings, role: Role) -> anyhow::Result<Self> {
+        settings.embedder = presets::resolve(&settings.embedder)?;
         let embedder = embedder::build(&settings.embedder)?;
         Self::build_with(settings, role, embedder).await
     }
@@ -63,21 +69,15 @@ impl App {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
-        let worker = Arc::new(Worker::new(db.clone(), broker.clone(), embedder.clone(), &settings.queue));
-        let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), role);
+        let guard = guarded(&settings, &db, embedder.clone()).await?;
+        let embedder = guard.clone().map_or(embedder, |guard| guard as Arc<dyn Embedder>);
+        let worker =
+            Arc::new(Worker::new(db.clone(), broker.clone(), embedder.clone(), guard.clone(), &settings.queue));
+        let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
-        let bind = settings.server.bind;
-        let (server, addr) = if role == Role::Worker {
-            (None, bind)
-        } else {
-            let state = AppState::new(db.clone(), search.clone(), &settings);
-            let server = Server::bind(&settings.server, router(state)).await;
-            let server = server.with_context(|| {
-                format!("server.bind: can't listen on {bind}; is another program using it? Set MAPX__SERVER__BIND")
-            })?;
-            let addr = server.addr()?;
-            (Some(server), addr)
-        };
+        let metrics = Metrics::new(db.clone(), provider_key(&settings));
+        let server = listen(&settings, role, &db, &search, metrics).await?;
+        let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         Ok(Self { db, broker, relay, worker, reporter: Arc::new(reporter), search, server, addr, role, grace })
     }
@@ -140,6 +140,49 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The name of the provider whose limits are kept; none for the local model.
+fn provider_key(settings: &Settings) -> Option<String> {
+    let remote = settings.embedder.provider != Provider::Local;
+    remote.then(|| budget::provider_key(&settings.embedder))
+}
+
+/// A remote embedder under control; one in this process needs none.
+async fn guarded(
+    settings: &Settings,
+    db: &Db,
+    embedder: Arc<dyn Embedder>,
+) -> anyhow::Result<Option<Arc<Guarded>>> {
+    if settings.embedder.provider == Provider::Local {
+        return Ok(None);
+    }
+    let budget = DatabaseBudget::declare(db.clone(), &settings.embedder).await?;
+    Ok(Some(Arc::new(Guarded::new(embedder, Arc::new(budget), settings))))
+}
+
+/// The listener of the role, if it has one.
+async fn listen(
+    settings: &Settings,
+    role: Role,
+    db: &Db,
+    search: &Arc<Search>,
+    metrics: Metrics,
+) -> anyhow::Result<Option<Server>> {
+    let (key, server, router) = if role == Role::Worker {
+        let bind = settings.metrics.addr();
+        let bind = bind.map_err(|problem| SettingsError::Invalid { key: "metrics.bind", problem })?;
+        let Some(bind) = bind else { return Ok(None) };
+        ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
+    } else {
+        let state = AppState::new(db.clone(), search.clone(), metrics, settings);
+        ("server.bind", settings.server.clone(), router(state))
+    };
+    let bound = Server::bind(&server, router).await.with_context(|| {
+        let (bind, variable) = (server.bind, key.to_uppercase().replace('.', "__"));
+        format!("{key}: can't listen on {bind}; is another program using it? Set MAPX__{variable}")
+    })?;
+    Ok(Some(bound))
 }
 
 /// The broker that `broker.url` names.

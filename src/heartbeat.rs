@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::config::Role;
 use crate::db::workers::Heartbeat;
 use crate::db::{Db, DbError};
+use crate::embedder::guard::Guarded;
 use crate::relay::Relay;
 use crate::worker::{Tally, Worker};
 
@@ -27,6 +28,7 @@ pub struct Reporter {
     tally: Arc<Tally>,
     worker: Arc<Worker>,
     relay: Arc<Relay>,
+    guard: Option<Arc<Guarded>>,
     role: Role,
     id: String,
     host: String,
@@ -34,11 +36,12 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, role: Role) -> Self {
+    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, guard: Option<Arc<Guarded>>, role: Role) -> Self {
         Self {
             db,
             tally: worker.tally(),
             relay,
+            guard,
             role,
             id: Uuid::now_v7().to_string(),
             host: host(),
@@ -90,6 +93,9 @@ impl Reporter {
         let (in_hand, in_force) = (self.worker.in_hand(), self.worker.in_force());
         let [newest_high, newest_normal, newest_low] = in_hand.map(|lane| lane.newest);
         let [oldest_high, oldest_normal, oldest_low] = in_hand.map(|lane| lane.oldest);
+        let breaker = self.guard.as_ref().map(|guard| guard.view());
+        let refused = breaker.as_ref().and_then(|view| view.reason.clone());
+        let concurrency = self.worker.concurrency();
         Heartbeat {
             id: self.id.clone(),
             role: self.role.as_str().to_owned(),
@@ -104,13 +110,21 @@ impl Reporter {
             failed_total: self.tally.failed() as i64,
             ready_per_second: self.tally.ready_per_second(),
             broker_error: self.relay.trouble(),
-            provider_error: self.tally.provider_error(),
+            provider_error: refused.clone().or_else(|| self.worker.trouble()),
             newest_high,
             newest_normal,
             newest_low,
             oldest_high,
             oldest_normal,
             oldest_low,
+            breaker_state: breaker.as_ref().map(|view| view.phase.as_str().to_owned()),
+            breaker_reason: refused,
+            breaker_since: breaker.as_ref().map(|view| view.since),
+            breaker_probe_at: breaker.and_then(|view| view.next_probe_at),
+            concurrency_min: Some(concurrency.min as i64),
+            concurrency_max: Some(concurrency.max as i64),
+            concurrency_reason: Some(concurrency.reason.as_str().to_owned()),
+            concurrency_changed_at: Some(concurrency.changed_at),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod broker;
+mod budget;
 pub mod cli;
 
 pub mod config;
@@ -13,6 +14,7 @@ pub mod domain;
 pub mod embedder;
 mod heartbeat;
 pub mod http;
+mod metrics;
 mod relay;
 pub mod search;
 pub mod shutdown;

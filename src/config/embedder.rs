@@ -51,6 +51,11 @@ pub struct EmbedderSettings {
     pub ca_file: String,
     /// Cosine from which a search result counts; negative takes the model's own calibrated default.
     pub threshold: f32,
+    /// The provider's rate limits over all processes; 0 takes what its answers say.
+    pub requests_per_minute: u64,
+    pub tokens_per_minute: u64,
+    /// Milliseconds over which they count.
+    pub rate_window_ms: u64,
     /// Sent with every request. Their values may be secrets, and are treated as such.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use broker::BrokerSettings;
 use embedder::EmbedderSettings;
-use sections::{AuthSettings, DatabaseSettings, LogSettings, QueueSettings, SearchSettings, ServerSettings};
+use sections::{
+    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, SearchSettings, ServerSettings,
+};
 
 /// The annotated defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -34,6 +36,7 @@ pub struct Settings {
     pub embedder: EmbedderSettings,
     pub search: SearchSettings,
     pub log: LogSettings,
+    pub metrics: MetricsSettings,
     pub auth: AuthSettings,
 }
 
@@ -176,6 +179,11 @@ mod tests {
             ("MAPX__BROKER__PREFIX", "a b", "broker.prefix"),
             ("MAPX__SERVER__BIND", "0.0.0.0:80", "server.bind"),
             ("MAPX__EMBEDDER__PROVIDER", "openai", "embedder.base_url"),
+            ("MAPX__QUEUE__MIN_CONCURRENT", "0", "queue.min_concurrent"),
+            ("MAPX__QUEUE__MAX_CONCURRENT_LIMIT", "1001", "queue.max_concurrent_limit"),
+            ("MAPX__EMBEDDER__RATE_WINDOW_MS", "0", "embedder.rate_window_ms"),
+            ("MAPX__METRICS__BIND", "everywhere", "metrics.bind"),
+            ("MAPX__METRICS__BIND", "0.0.0.0:9464", "metrics.bind"),
             ("MAPX__EMBEDDER__THRESHOLD", "1.5", "embedder.threshold"),
             ("MAPX__LOG__LEVEL", "nonsense=loud", "log.level"),
             ("MAPX__DATABASE__SYNCHRONOUS", "never", "database.synchronous"),

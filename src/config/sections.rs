@@ -56,6 +56,8 @@ pub enum VectorIndexKind {
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     pub max_concurrent: usize,
+    pub min_concurrent: usize,
+    pub max_concurrent_limit: usize,
     pub batch_size: usize,
     pub max_retries: u32,
     pub retry_delay_ms: u64,
@@ -80,11 +82,18 @@ impl QueueSettings {
         }
     }
 
-    /// Deliveries a worker holds at most when a call carries `batch` texts: what all calls carry, the same again
+    /// Between which numbers of calls at once to choose; `None` where `max_concurrent` is fixed: by a limit of 0,
+    /// or one that leaves no room above it.
+    pub fn adapts(&self) -> Option<(usize, usize)> {
+        let (start, max) = (self.max_concurrent, self.max_concurrent_limit);
+        (max > start).then(|| (self.min_concurrent.min(start), max))
+    }
+
+    /// Deliveries a worker holds at most when each of so many calls carries `batch` texts: what all calls carry, the same again
     /// for those whose acks are on their way, and one call's worth more. So a call that ends finds its
     /// successor's texts at hand, all of them: a broker that writes acks to its disk sends the next only then.
-    pub fn prefetch(&self, batch: usize) -> usize {
-        (2 * self.max_concurrent + 1) * batch
+    pub fn prefetch(calls: usize, batch: usize) -> usize {
+        (2 * calls + 1) * batch
     }
 }
 
@@ -108,6 +117,29 @@ pub enum LogFormat {
 pub struct LogSettings {
     pub level: String,
     pub format: LogFormat,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Empty for none.
+    pub bind: String,
+}
+
+impl MetricsSettings {
+    /// Where a worker tells its metrics.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn addr(&self) -> Result<Option<SocketAddr>, String> {
+        if self.bind.is_empty() {
+            return Ok(None);
+        }
+        self.bind
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{:?} is no address and port, as 127.0.0.1:9464 is", self.bind))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

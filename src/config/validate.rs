@@ -29,6 +29,8 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     for key in LiveKey::ALL {
         within(key.stored_as(), key.of(queue) as u64, 1, key.max())?;
     }
+    within("queue.min_concurrent", queue.min_concurrent as u64, 1, LiveKey::MaxConcurrent.max())?;
+    within("queue.max_concurrent_limit", queue.max_concurrent_limit as u64, 0, LiveKey::MaxConcurrent.max())?;
     within("queue.max_retries", queue.max_retries.into(), 0, 100)?;
     within("queue.retry_delay_ms", queue.retry_delay_ms, 1, 24 * HOUR_MS)?;
     within("queue.retry_cap_ms", queue.retry_cap_ms, queue.retry_delay_ms, 7 * 24 * HOUR_MS)?;
@@ -59,6 +61,9 @@ fn embedder(settings: &Settings) -> Result<(), SettingsError> {
     let embedder = &settings.embedder;
     within("embedder.timeout_ms", embedder.timeout_ms, 10, HOUR_MS)?;
     within("embedder.connect_timeout_ms", embedder.connect_timeout_ms, 10, HOUR_MS)?;
+    within("embedder.requests_per_minute", embedder.requests_per_minute, 0, 1_000_000_000)?;
+    within("embedder.tokens_per_minute", embedder.tokens_per_minute, 0, 1_000_000_000_000)?;
+    within("embedder.rate_window_ms", embedder.rate_window_ms, 1, 24 * HOUR_MS)?;
     within("embedder.dimensions", embedder.dimensions as u64, 0, 16_000)?;
     if embedder.threshold.is_nan() || embedder.threshold > 1.0 {
         refuse("embedder.threshold", "must be at most 1; negative takes the model's default")?;
@@ -84,6 +89,17 @@ pub(super) fn key(embedder: &EmbedderSettings, preset: &Preset) -> Result<(), Se
 
 /// Without authentication, everyone who reaches the port is any user they like.
 fn exposure(settings: &Settings) -> Result<(), SettingsError> {
+    match settings.metrics.addr() {
+        Err(problem) => refuse("metrics.bind", problem)?,
+        Ok(Some(addr)) if !addr.ip().is_loopback() && !settings.auth.allow_insecure => refuse(
+            "metrics.bind",
+            format!(
+                "{addr} can be reached from other machines and asks nobody for a password; bind a loopback address, \
+                 or set auth.allow_insecure = true"
+            ),
+        )?,
+        Ok(_) => {}
+    }
     if settings.server.bind.ip().is_loopback() || settings.auth.allow_insecure {
         return Ok(());
     }

@@ -23,8 +23,14 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] =
-    steps!["0001_initial", "0002_lane_progress", "0003_claims", "0005_embedding_cache", "0006_provider_usage"];
+const STEPS: &[Step] = steps![
+    "0001_initial",
+    "0002_lane_progress",
+    "0003_claims",
+    "0004_provider",
+    "0005_embedding_cache",
+    "0006_provider_usage"
+];
 
 impl MigrationName for &'static Step {
     fn name(&self) -> &str {

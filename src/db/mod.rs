@@ -18,6 +18,7 @@ pub mod live;
 pub mod migrate;
 pub mod places;
 mod pooled;
+pub mod provider;
 pub mod recommendations;
 mod rows;
 mod saver;

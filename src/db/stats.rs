@@ -17,6 +17,8 @@ pub struct QueueCounts {
     pub dead: u64,
     /// When the longest waiting open task was enqueued.
     pub oldest: Option<DateTime<Utc>>,
+    /// The same by lane.
+    pub oldest_of: [Option<DateTime<Utc>>; 3],
 }
 
 #[derive(FromQueryResult)]
@@ -40,8 +42,11 @@ impl Db {
                 Some(TaskState::Dead) => counts.dead += tasks,
                 Some(TaskState::Pending | TaskState::Retrying) if row.again => counts.retrying += tasks,
                 _ => {
-                    counts.open[Priority::from_rank(row.priority) as usize] += tasks;
-                    counts.oldest = [counts.oldest, row.oldest].into_iter().flatten().min();
+                    let lane = Priority::from_rank(row.priority) as usize;
+                    counts.open[lane] += tasks;
+                    for oldest in [&mut counts.oldest, &mut counts.oldest_of[lane]] {
+                        *oldest = [*oldest, row.oldest].into_iter().flatten().min();
+                    }
                 }
             }
         }

@@ -38,6 +38,17 @@ pub struct Heartbeat {
     pub oldest_high: Option<DateTime<Utc>>,
     pub oldest_normal: Option<DateTime<Utc>>,
     pub oldest_low: Option<DateTime<Utc>>,
+    /// Its circuit breaker: `closed`, `open` or `half-open`; none for a model of its own.
+    pub breaker_state: Option<String>,
+    pub breaker_reason: Option<String>,
+    pub breaker_since: Option<DateTime<Utc>>,
+    pub breaker_probe_at: Option<DateTime<Utc>>,
+    /// Between which numbers of calls at once it chooses by itself; the same twice when they are fixed.
+    pub concurrency_min: Option<i64>,
+    pub concurrency_max: Option<i64>,
+    /// Why there are as many as there are, and since when.
+    pub concurrency_reason: Option<String>,
+    pub concurrency_changed_at: Option<DateTime<Utc>>,
 }
 
 impl Heartbeat {
@@ -54,7 +65,8 @@ impl Heartbeat {
 
 const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight, max_concurrent, batch_size, \
     ready_total, failed_total, ready_per_second, broker_error, provider_error, newest_high, \
-    newest_normal, newest_low, oldest_high, oldest_normal, oldest_low";
+    newest_normal, newest_low, oldest_high, oldest_normal, oldest_low, breaker_state, breaker_reason, breaker_since, \
+    breaker_probe_at, concurrency_min, concurrency_max, concurrency_reason, concurrency_changed_at";
 
 impl Db {
     /// Writes this process's heartbeat and forgets processes that died a day ago.
@@ -68,8 +80,12 @@ impl Db {
              provider_error = excluded.provider_error, newest_high = excluded.newest_high, \
              newest_normal = excluded.newest_normal, newest_low = excluded.newest_low, \
              oldest_high = excluded.oldest_high, oldest_normal = excluded.oldest_normal, \
-             oldest_low = excluded.oldest_low",
-            sql::tuple(1, 20)
+             oldest_low = excluded.oldest_low, breaker_state = excluded.breaker_state, \
+             breaker_reason = excluded.breaker_reason, breaker_since = excluded.breaker_since, \
+             breaker_probe_at = excluded.breaker_probe_at, concurrency_min = excluded.concurrency_min, \
+             concurrency_max = excluded.concurrency_max, concurrency_reason = excluded.concurrency_reason, \
+             concurrency_changed_at = excluded.concurrency_changed_at",
+            sql::tuple(1, 28)
         );
         let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
         self.change(upsert, values(heartbeat)).await?;
@@ -105,7 +121,7 @@ async fn heard_of(conn: &DatabaseConnection) -> Result<Vec<Heartbeat>, DbError> 
     sql::all(conn, &select, [since.into()]).await
 }
 
-fn values(beat: Heartbeat) -> [Value; 20] {
+fn values(beat: Heartbeat) -> [Value; 28] {
     [
         beat.id.into(),
         beat.role.into(),
@@ -127,5 +143,13 @@ fn values(beat: Heartbeat) -> [Value; 20] {
         beat.oldest_high.into(),
         beat.oldest_normal.into(),
         beat.oldest_low.into(),
+        beat.breaker_state.into(),
+        beat.breaker_reason.into(),
+        beat.breaker_since.into(),
+        beat.breaker_probe_at.into(),
+        beat.concurrency_min.into(),
+        beat.concurrency_max.into(),
+        beat.concurrency_reason.into(),
+        beat.concurrency_changed_at.into(),
     ]
 }

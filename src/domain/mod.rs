@@ -6,6 +6,7 @@ pub mod body;
 pub mod embedding;
 pub mod fields;
 pub mod fusion;
+pub mod gradient;
 pub mod keywords;
 pub mod priority;
 pub mod query;

@@ -1,6 +1,7 @@
 //! The embedder room: text in, vectors out, and errors named by what the caller does next.
 
 pub mod batch;
+pub mod guard;
 pub mod local;
 pub mod meter;
 pub mod query;

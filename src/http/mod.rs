@@ -13,6 +13,6 @@ mod shape;
 mod state;
 
 pub use error::ApiError;
-pub use routes::{openapi, router};
+pub use routes::{metrics_router, openapi, router};
 pub use server::Server;
 pub use state::AppState;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
+use crate::metrics::Metrics;
 use crate::search::Search;
 
 /// Cheap to clone; holds no broker.
@@ -13,6 +14,7 @@ use crate::search::Search;
 pub struct AppState {
     pub db: Db,
     pub search: Arc<Search>,
+    pub metrics: Metrics,
     /// What `/health/ready` and the status say of the embedder.
     pub provider: Arc<str>,
     pub broker: Arc<str>,
@@ -24,10 +26,11 @@ pub struct AppState {
 }
 
 impl AppState {
-    pub fn new(db: Db, search: Arc<Search>, settings: &Settings) -> Self {
+    pub fn new(db: Db, search: Arc<Search>, metrics: Metrics, settings: &Settings) -> Self {
         Self {
             db,
             search,
+            metrics,
             provider: settings.embedder.provider_name().into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },

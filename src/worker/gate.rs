@@ -1,17 +1,21 @@
 //! Holds all calls back while the provider can't be used, so that its trouble spends no document's retries.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::embedder::guard::Guarded;
 
 /// Pauses for trouble without a stated end: the first, doubled up to the last.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 const LAST_PROBE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
+    /// A provider under control knows more: it is closed while either is.
+    guard: Option<Arc<Guarded>>,
 }
 
 #[derive(Debug, Default)]
@@ -22,18 +26,39 @@ struct State {
 }
 
 impl Gate {
+    pub(super) fn new(guard: Option<Arc<Guarded>>) -> Self {
+        Self { state: Mutex::default(), guard }
+    }
+
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Whether the provider itself is known to be away, rather than to have asked for a pause.
+    pub(super) fn is_refused(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.refusal().is_some())
+    }
+
     /// Waits until calls may be made.
     pub(super) async fn open(&self) {
-        while let Some(until) = self.with(|state| state.closed_until).filter(|until| *until > Instant::now()) {
-            tokio::time::sleep_until(until).await;
+        loop {
+            if let Some(guard) = &self.guard {
+                guard.available().await;
+            }
+            match self.with(|state| state.closed_until).filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
         }
     }
 
     /// How long it stays closed; `None` while calls may be made.
     pub(super) fn closed(&self) -> Option<Duration> {
-        let until = self.with(|state| state.closed_until)?;
-        let left = until.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+        let until = self.with(|state| state.closed_until);
+        let left =
+            until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        let refused = self.guard.as_ref().and_then(|guard| guard.refusal()).map(|refusal| refusal.after);
+        left.max(refused)
     }
 
     /// Closes the gate for at least `pause`.

@@ -8,13 +8,13 @@ mod gate;
 mod outcome;
 mod process;
 mod rows;
+mod steering;
 mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +25,12 @@ use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::domain::backoff::Backoff;
 use crate::embedder::Embedder;
+use crate::embedder::guard::Guarded;
 
-use concurrency::Concurrency;
 use gate::Gate;
 use rows::Rows;
+pub use steering::ConcurrencyView;
+use steering::Steering;
 pub use tally::Tally;
 
 /// The longest wait before subscribing again.
@@ -40,10 +42,8 @@ const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
 
 pub struct Worker {
     context: Arc<Context>,
-    /// This process's own.
-    queue: QueueSettings,
-    concurrency: Concurrency,
-    in_force: watch::Sender<InForce>,
+    steering: Arc<Steering>,
+    grace: Duration,
 }
 
 /// The settings that a worker goes by at the moment.
@@ -58,9 +58,9 @@ pub struct InForce {
 }
 
 impl InForce {
-    fn new(queue: &QueueSettings, embedder: &dyn Embedder) -> Self {
-        let batch_size = queue.batch_size.max(embedder.limits().worthwhile_inputs);
-        Self { max_concurrent: queue.max_concurrent, batch_size, prefetch: queue.prefetch(batch_size) }
+    fn new(queue: &QueueSettings, max_concurrent: usize, worthwhile_inputs: usize) -> Self {
+        let batch_size = queue.batch_size.max(worthwhile_inputs);
+        Self { max_concurrent, batch_size, prefetch: QueueSettings::prefetch(max_concurrent, batch_size) }
     }
 }
 
@@ -76,35 +76,45 @@ struct Context {
 }
 
 impl Worker {
-    pub fn new(db: Db, broker: Arc<dyn Broker>, embedder: Arc<dyn Embedder>, queue: &QueueSettings) -> Self {
+    /// `guard` is the embedder once more, where it is a remote one under control.
+    pub fn new(
+        db: Db,
+        broker: Arc<dyn Broker>,
+        embedder: Arc<dyn Embedder>,
+        guard: Option<Arc<Guarded>>,
+        queue: &QueueSettings,
+    ) -> Self {
         let tally = Arc::new(Tally::default());
-        let (backoff, gate, rows) = (queue.backoff(), Gate::default(), Rows::default());
-        let in_force = InForce::new(queue, embedder.as_ref());
-        let context = Context { db, broker, embedder, backoff, gate, rows, tally };
-        Self {
-            context: Arc::new(context),
-            queue: queue.clone(),
-            concurrency: Concurrency::new(in_force.max_concurrent),
-            in_force: watch::Sender::new(in_force),
+        let steering = Arc::new(Steering::new(queue, embedder.limits().worthwhile_inputs, guard.is_some()));
+        if let Some(guard) = &guard {
+            let steering = steering.clone();
+            guard.observe(move |sample| steering.learn(sample));
         }
+        let (backoff, gate, rows) = (queue.backoff(), Gate::new(guard), Rows::default());
+        let context = Context { db, broker, embedder, backoff, gate, rows, tally };
+        Self { context: Arc::new(context), steering, grace: Duration::from_millis(queue.shutdown_grace_ms) }
     }
 
     /// What this worker goes by at the moment.
     pub fn in_force(&self) -> InForce {
-        *self.in_force.borrow()
+        self.steering.in_force()
+    }
+
+    /// How many calls at once there are, and why.
+    pub fn concurrency(&self) -> ConcurrencyView {
+        self.steering.view()
+    }
+
+    /// Why the provider can't be used at the moment.
+    pub fn trouble(&self) -> Option<String> {
+        // Of a provider under control it is known at any moment; of another, until a call goes well.
+        let known = self.context.gate.is_guarded() && self.context.gate.closed().is_none();
+        self.context.tally.provider_error().filter(|_| !known)
     }
 
     /// Goes by these values from now on, and by its own where there is none. Calls in flight are finished.
     pub fn follow(&self, live: LiveQueue) {
-        let next = InForce::new(&self.queue.under(live), self.context.embedder.as_ref());
-        if next == self.in_force() {
-            return;
-        }
-        // Before it is told, so that what is begun anew finds the new limit.
-        self.concurrency.resize(next.max_concurrent);
-        self.in_force.send_replace(next);
-        let InForce { max_concurrent, batch_size, prefetch } = next;
-        tracing::info!(max_concurrent, batch_size, prefetch, "the live settings have changed");
+        self.steering.follow(live);
     }
 
     /// What this worker has done so far, for the heartbeat.
@@ -160,7 +170,7 @@ impl Worker {
         calls: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Result<(), Unavailable> {
-        let mut changes = self.in_force.subscribe();
+        let mut changes = self.steering.changes();
         loop {
             let in_force = *changes.borrow_and_update();
             consumer.set_prefetch(in_force.prefetch);
@@ -174,7 +184,7 @@ impl Worker {
             }
             let permit = tokio::select! {
                 // Before the batch is taken: what can't be worked on stays with the broker.
-                permit = self.concurrency.acquire() => permit,
+                permit = self.steering.concurrency.acquire() => permit,
                 // The broker can send ahead what the next calls will take, while those that run still do.
                 _ = changes.changed() => continue,
                 () = shutdown.cancelled() => return Ok(()),
@@ -198,13 +208,12 @@ impl Worker {
     }
 
     async fn drain(&self, mut calls: JoinSet<()>) {
-        let grace = Duration::from_millis(self.queue.shutdown_grace_ms);
         let finish = async {
             while let Some(ended) = calls.join_next().await {
                 report(ended);
             }
         };
-        if tokio::time::timeout(grace, finish).await.is_err() {
+        if tokio::time::timeout(self.grace, finish).await.is_err() {
             let left = calls.len();
             // Their deliveries are dropped unacked, which returns them.
             calls.shutdown().await;

@@ -43,7 +43,10 @@ pub(super) fn failed_call(context: &Context, error: EmbedError) -> Failure {
         EmbedError::Transient(reason) => return Failure::Transient(reason),
         EmbedError::Rejected(reason) => return Failure::Permanent(reason),
         EmbedError::Wait { after, reason } => {
-            context.gate.close_for(after);
+            // While the breaker is open, its probe says when to go on, and not a time that was guessed.
+            if !context.gate.is_refused() {
+                context.gate.close_for(after);
+            }
             (after, reason)
         }
         EmbedError::Misconfigured(reason) => (context.gate.close_to_probe(), reason),

@@ -25,6 +25,7 @@ fn settings(provider: Provider, base_url: String) -> EmbedderSettings {
         timeout_ms: 400,
         connect_timeout_ms: 200,
         threshold: -1.0,
+        rate_window_ms: 60_000,
         ..EmbedderSettings::default()
     }
 }

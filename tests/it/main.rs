@@ -7,6 +7,7 @@ mod broker_properties;
 mod calibration;
 mod chaos;
 mod contract;
+mod control;
 mod embedder;
 mod healthcheck;
 mod kill;

@@ -5,6 +5,7 @@ mod health;
 mod import;
 mod lists;
 mod live;
+mod metrics;
 mod places;
 mod queue;
 mod recommendations;
@@ -12,6 +13,7 @@ mod search;
 mod users;
 
 use axum::extract::Request;
+use axum::routing::get;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -21,6 +23,7 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::layers;
 use super::state::AppState;
+use crate::metrics::Metrics;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,12 +54,21 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(users::follow, users::unfollow))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(docs::openapi_json))
 }
 
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
+}
+
+/// What a process without the API tells: that it runs, and its metrics.
+pub fn metrics_router(metrics: Metrics) -> Router {
+    Router::new()
+        .route("/metrics", get(async move || metrics::answer(&metrics).await))
+        .route("/health/live", get(health::live))
+        .layer(CatchPanicLayer::custom(layers::panicked))
 }
 
 /// All routes with their layers.

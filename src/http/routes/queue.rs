@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::health::Part;
+use crate::db::provider::ProviderLimits;
 use crate::db::stats::QueueCounts;
 use crate::db::workers::Heartbeat;
 use crate::domain::priority::Priority;
@@ -37,7 +38,7 @@ pub struct QueueStatusBody {
     pub eta_seconds: Option<f64>,
     pub workers: Vec<WorkerBody>,
     pub broker: Part,
-    pub provider: Part,
+    pub provider: ProviderBody,
     /// Recommendations in all, and those that can be found by the meaning of their current text.
     pub recommendations: u64,
     pub embedded: u64,
@@ -50,6 +51,64 @@ pub struct ByPriority {
     pub high: u64,
     pub normal: u64,
     pub low: u64,
+}
+
+/// The embedding provider. What is known of a remote one alone is absent for the local model.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderBody {
+    pub kind: String,
+    pub ok: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// Of the process that is worst off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsBody>,
+    /// Until when the provider asked to wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_until: Option<DateTime<Utc>>,
+}
+
+/// A circuit breaker: while it is open no calls are made, and documents wait without an attempt spent.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerBody {
+    /// `closed`, `open`, or `half-open` while a probe is under way.
+    #[schema(example = "closed")]
+    pub state: String,
+    pub since: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+    pub next_probe_at: Option<DateTime<Utc>>,
+}
+
+/// The provider's rate limits, as they are configured or as its answers tell them.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LimitsBody {
+    pub requests: LimitBody,
+    pub tokens: LimitBody,
+}
+
+/// In a window; null where it isn't known.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LimitBody {
+    pub limit: Option<f64>,
+    pub left: Option<f64>,
+}
+
+/// How many provider calls a process makes at once.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConcurrencyBody {
+    pub current: i64,
+    /// Between which numbers it chooses; equal when it is fixed.
+    pub min: i64,
+    pub max: i64,
+    /// Why it was last changed, and when.
+    #[schema(example = "latency allows more")]
+    pub reason: Option<String>,
+    pub changed_at: Option<DateTime<Utc>>,
 }
 
 /// A process of the service.
@@ -68,6 +127,7 @@ pub struct WorkerBody {
     pub ready_total: i64,
     pub failed_total: i64,
     pub ready_per_second: f64,
+    pub concurrency: ConcurrencyBody,
 }
 
 /// Queue status
@@ -76,11 +136,15 @@ pub struct WorkerBody {
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let (counts, workers) = tokio::join!(state.db.counts(), state.db.workers());
+    let (counts, workers, limits) = tokio::join!(state.db.counts(), state.db.workers(), state.metrics.limits());
     let counts = counts?;
     let mut body = summary(&counts.queue, workers?, Utc::now());
     body.broker.kind = state.broker.to_string();
     body.provider.kind = state.provider.to_string();
+    if let Some(limits) = limits? {
+        body.provider.waiting_until = limits.waiting_until();
+        body.provider.limits = Some(LimitsBody::from(limits));
+    }
     body.recommendations = counts.recommendations;
     body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
     body.model = state.db.model().id.to_string();
@@ -108,11 +172,44 @@ fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) ->
         throughput_per_second: rate,
         eta_seconds: if open == 0 { Some(0.0) } else { (rate > 0.0).then(|| open as f64 / rate) },
         broker: Part::new("", workers.iter().find_map(|w| w.broker_error.clone())),
-        provider: Part::new("", workers.iter().find_map(|w| w.provider_error.clone())),
+        provider: ProviderBody::new(&workers),
         workers: workers.into_iter().map(WorkerBody::from).collect(),
         recommendations: 0,
         embedded: 0,
         model: String::new(),
+    }
+}
+
+impl ProviderBody {
+    fn new(workers: &[Heartbeat]) -> Self {
+        let Part { kind, ok, error } = Part::new("", workers.iter().find_map(|w| w.provider_error.clone()));
+        let rank = |w: &&Heartbeat| match w.breaker_state.as_deref() {
+            Some("open") => 2,
+            Some("half-open") => 1,
+            _ => 0,
+        };
+        let worst = workers.iter().filter(|w| w.breaker_state.is_some()).max_by_key(rank);
+        let breaker = worst.map(|w| BreakerBody {
+            state: w.breaker_state.clone().unwrap_or_default(),
+            since: w.breaker_since,
+            reason: w.breaker_reason.clone(),
+            next_probe_at: w.breaker_probe_at,
+        });
+        Self { kind, ok, error, breaker, limits: None, waiting_until: None }
+    }
+}
+
+impl From<ProviderLimits> for LimitsBody {
+    fn from(limits: ProviderLimits) -> Self {
+        let body = |limit: f64, left: f64| match limit > 0.0 {
+            // Whole requests and tokens; one that is only partly there isn't there.
+            true => LimitBody { limit: Some(limit), left: Some(left.floor()) },
+            false => LimitBody { limit: None, left: None },
+        };
+        Self {
+            requests: body(limits.requests_limit, limits.requests_left),
+            tokens: body(limits.tokens_limit, limits.tokens_left),
+        }
     }
 }
 
@@ -131,6 +228,13 @@ impl From<Heartbeat> for WorkerBody {
             ready_total: beat.ready_total,
             failed_total: beat.failed_total,
             ready_per_second: beat.ready_per_second,
+            concurrency: ConcurrencyBody {
+                current: beat.max_concurrent,
+                min: beat.concurrency_min.unwrap_or(beat.max_concurrent),
+                max: beat.concurrency_max.unwrap_or(beat.max_concurrent),
+                reason: beat.concurrency_reason,
+                changed_at: beat.concurrency_changed_at,
+            },
         }
     }
 }

@@ -39,6 +39,7 @@ async fn every_route_is_described() {
         ("/api/users/{id}/following/{other}", &["put", "delete"]),
         ("/health/live", &["get"]),
         ("/health/ready", &["get"]),
+        ("/metrics", &["get"]),
         ("/openapi.json", &["get"]),
     ];
     for (path, methods) in expected {

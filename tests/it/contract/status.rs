@@ -43,6 +43,7 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
         names(&status["workers"][0]),
         [
             "batchSize",
+            "concurrency",
             "failedTotal",
             "heartbeatAt",
             "host",

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod broker;
 pub mod data;
+pub mod hidden_limit;
 pub mod process;
 pub mod provider;
 pub mod rabbit;

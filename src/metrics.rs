@@ -1,0 +1,169 @@
+//! What monitoring and autoscalers read, in Prometheus' text format.
+//!
+//! All of it is known to the database, so it is read at the scrape and nothing is counted twice; any process tells
+//! the same of all. The few lines of the format need no library.
+
+use std::fmt::{Display, Write};
+
+use chrono::{DateTime, Utc};
+
+use crate::db::counts::Counts;
+use crate::db::provider::ProviderLimits;
+use crate::db::workers::Heartbeat;
+use crate::db::{Db, DbError};
+
+const LANES: [&str; 3] = ["high", "normal", "low"];
+const BREAKER: [&str; 3] = ["closed", "open", "half-open"];
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    db: Db,
+    /// Whose limits to tell.
+    provider: Option<String>,
+}
+
+impl Metrics {
+    pub fn new(db: Db, provider: Option<String>) -> Self {
+        Self { db, provider }
+    }
+
+    /// The metrics of this moment.
+    pub async fn text(&self) -> Result<String, DbError> {
+        let limits = self.limits();
+        let (counts, workers, limits) = tokio::join!(self.db.counts(), self.db.workers(), limits);
+        Ok(render(&counts?, &workers?, limits?.as_ref(), Utc::now()))
+    }
+
+    /// The provider's limits and what is left of them; none for a local model.
+    pub async fn limits(&self) -> Result<Option<ProviderLimits>, DbError> {
+        match &self.provider {
+            Some(key) => self.db.provider_limits(key).await,
+            None => Ok(None),
+        }
+    }
+}
+
+fn render(counts: &Counts, workers: &[Heartbeat], limits: Option<&ProviderLimits>, now: DateTime<Utc>) -> String {
+    let mut text = Text::default();
+    queue(&mut text, counts, now);
+    processes(&mut text, workers);
+    if let Some(limits) = limits {
+        provider(&mut text, limits, now);
+    }
+    text.0
+}
+
+fn queue(text: &mut Text, counts: &Counts, now: DateTime<Utc>) {
+    let queue = &counts.queue;
+    text.begin("mapx_lane_tasks", "gauge", "Tasks that wait or are in a worker's hands, by lane");
+    for (lane, open) in LANES.iter().zip(queue.open) {
+        text.sample("mapx_lane_tasks", &[("lane", lane)], open);
+    }
+    text.begin("mapx_lane_oldest_seconds", "gauge", "Age of the longest waiting task, by lane; 0 without one");
+    for (lane, oldest) in LANES.iter().zip(queue.oldest_of) {
+        let age = oldest.map_or(0.0, |at| (now - at).num_milliseconds().max(0) as f64 / 1e3);
+        text.sample("mapx_lane_oldest_seconds", &[("lane", lane)], age);
+    }
+    text.one("mapx_tasks_retrying", "gauge", "Tasks that failed and wait for the next attempt", queue.retrying);
+    text.one("mapx_tasks_dead", "gauge", "Tasks in the dead letters", queue.dead);
+    text.one("mapx_recommendations", "gauge", "Recommendations in all", counts.recommendations);
+    let open = counts.unembedded;
+    text.one("mapx_recommendations_unembedded", "gauge", "Recommendations without a vector of their text", open);
+}
+
+fn processes(text: &mut Text, workers: &[Heartbeat]) {
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Heartbeat) -> Option<f64>| {
+        text.begin(name, kind, help);
+        for worker in workers {
+            if let Some(value) = value(worker) {
+                text.sample(name, &[("process", &worker.id), ("role", &worker.role)], value);
+            }
+        }
+    };
+    each("mapx_process_up", "gauge", "Processes that were heard of lately", &|_| Some(1.0));
+    each("mapx_in_flight", "gauge", "Tasks in its hands", &|w| Some(w.in_flight as f64));
+    each("mapx_concurrency", "gauge", "Provider calls at once", &|w| Some(w.max_concurrent as f64));
+    each("mapx_concurrency_max", "gauge", "Provider calls at once at most", &|w| {
+        w.concurrency_max.map(|max| max as f64)
+    });
+    each("mapx_embeddings_ready_total", "counter", "Embeddings made since its start", &|w| {
+        Some(w.ready_total as f64)
+    });
+    each("mapx_embeddings_failed_total", "counter", "Tasks given up since its start", &|w| {
+        Some(w.failed_total as f64)
+    });
+    each("mapx_embeddings_per_second", "gauge", "Embeddings a second over the last ten", &|w| {
+        Some(w.ready_per_second)
+    });
+    each("mapx_provider_ok", "gauge", "Whether the provider can be used", &|w| {
+        Some(f64::from(u8::from(w.provider_error.is_none())))
+    });
+    each("mapx_broker_ok", "gauge", "Whether the broker can be used", &|w| {
+        Some(f64::from(u8::from(w.broker_error.is_none())))
+    });
+    text.begin("mapx_provider_breaker", "gauge", "The circuit breaker's state: 1 for the one it is in");
+    for worker in workers {
+        for state in BREAKER.iter().filter(|_| worker.breaker_state.is_some()) {
+            let is = u8::from(worker.breaker_state.as_deref() == Some(*state));
+            text.sample("mapx_provider_breaker", &[("process", &worker.id), ("state", state)], is);
+        }
+    }
+}
+
+fn provider(text: &mut Text, limits: &ProviderLimits, now: DateTime<Utc>) {
+    let kinds = [
+        ("requests", limits.requests_limit, limits.requests_left),
+        ("tokens", limits.tokens_limit, limits.tokens_left),
+    ];
+    let known = || kinds.into_iter().filter(|(_, limit, _)| *limit > 0.0);
+    text.begin("mapx_provider_limit", "gauge", "The provider's rate limit in a window, where it is known");
+    known().for_each(|(kind, limit, _)| text.sample("mapx_provider_limit", &[("kind", kind)], limit));
+    text.begin("mapx_provider_left", "gauge", "What is left of it");
+    known().for_each(|(kind, _, left)| text.sample("mapx_provider_left", &[("kind", kind)], left));
+    let wait = limits.waiting_until().map_or(0.0, |until| (until - now).num_milliseconds().max(0) as f64 / 1e3);
+    text.one("mapx_provider_wait_seconds", "gauge", "For how long the provider asked to wait", wait);
+}
+
+/// Lines of the format.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let braces = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{braces} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.begin(name, kind, help);
+        self.sample(name, &[], value);
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_described_once_and_its_labels_are_escaped() {
+        let mut text = Text::default();
+        text.begin("a", "gauge", "what it is");
+        text.sample("a", &[("x", "q\"\\\n"), ("y", "z")], 1.5);
+        text.one("b", "counter", "more", 2);
+        let expected = "# HELP a what it is\n# TYPE a gauge\na{x=\"q\\\"\\\\\\n\",y=\"z\"} 1.5\n\
+                        # HELP b more\n# TYPE b counter\nb 2\n";
+        assert_eq!(text.0, expected);
+    }
+}
