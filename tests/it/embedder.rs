@@ -104,7 +104,7 @@ async fn dimensions_are_asked_for_where_the_model_takes_them_and_no_key_is_sent_
         api_key: Secret::default(),
         ..settings(Provider::Openai, provider.base_url())
     });
-    embedder.unwrap().embed(&texts(["one"]), Purpose::Document).await.unwrap().vectors;
+    embedder.unwrap().embed(&texts(["one"]), Purpose::Document).await.unwrap();
     let call = provider.calls().remove(0);
     assert_eq!(call.body["dimensions"], DIMENSIONS);
     assert_eq!(call.authorization, None);
@@ -113,6 +113,9 @@ async fn dimensions_are_asked_for_where_the_model_takes_them_and_no_key_is_sent_
 #[tokio::test]
 async fn vectors_go_to_their_texts_whatever_the_order_of_the_answer() {
     let (provider, embedder) = remote().await;
+    provider.next(Behaviour::Base64);
+    let base64 = embedder.embed(&texts(["one"]), Purpose::Document).await.unwrap().vectors;
+    assert_eq!(base64, [Ok(expected("one"))], "unasked, but right");
     provider.next(Behaviour::ShuffledIndex);
     let answers = embedder.embed(&texts(["one", "two", "three"]), Purpose::Document).await.unwrap().vectors;
     assert_eq!(answers, [Ok(expected("one")), Ok(expected("two")), Ok(expected("three"))]);

@@ -20,9 +20,10 @@ impl Model {
     }
 }
 
-// Prices and limits as the providers' own pages and their copies in catalogues of prices had them in November 2026:
-// platform.openai.com/docs/pricing, docs.voyageai.com/docs/pricing and /embeddings, docs.cohere.com/reference/embed,
-// docs.mistral.ai. A model without a price had none stated there; `embedder.price_per_million_tokens` gives one.
+// Prices in USD, not read off the providers' pages of today: Voyage's and Cohere's from catalogues of prices of 2025 and
+// 2026, Mistral's from opencode.ai/data, OpenAI's as commonly stated. Voyage's limits of a request are those of MongoDB's
+// description of its API. What Jina, Mistral and Ollama take in a request (texts, tokens) is a careful guess: a request
+// that is too large is split. Check what matters; `embedder.price_per_million_tokens` and the limits win over a row.
 const OPENAI: &[Model] = &[
     model("text-embedding-3-small", 1_536, 8_192).shrinks().costs(0.02),
     model("text-embedding-3-large", 3_072, 8_192).shrinks().costs(0.13),
