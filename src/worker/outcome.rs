@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
-use rand::Rng;
 
 use super::Context;
 use super::process::Job;
@@ -14,7 +13,6 @@ use crate::broker::{Delivery, Outgoing, Route};
 use crate::db::DbError;
 use crate::db::embeddings::{Finished, Made};
 use crate::db::tasks::FailedAttempt;
-use crate::domain::backoff::jittered;
 use crate::domain::status::TaskState;
 use crate::embedder::EmbedError;
 
@@ -24,6 +22,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_FAILURES: u32 = 5;
 /// An error's text in the ledger, in characters.
 const MAX_ERROR: usize = 1_000;
+/// After a wait, the gate opens so much later than the tasks are due: they are with the broker by then, and go into
+/// full calls. Where requests are scarce, a call with one text would be dear.
+const GATHER: Duration = Duration::from_millis(300);
 
 /// Why an attempt failed, by what follows.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub(super) fn failed_call(context: &Context, error: EmbedError) -> Failure {
         EmbedError::Wait { after, reason } => {
             // While the breaker is open, its probe says when to go on, and not a time that was guessed.
             if !context.gate.is_refused() {
-                context.gate.close_for(after);
+                context.gate.close_for(after + GATHER);
             }
             (after, reason)
         }
@@ -147,7 +148,8 @@ fn judge(context: &Context, job: Job, failure: Failure) -> Verdict {
         // Back to the ledger: what waits for the provider waits there and not in a worker's hands.
         Failure::Wait { after, reason } => {
             let attempts = job.attempts;
-            verdict(job, attempts, reason, TaskState::Pending, jittered(after, rand::rng().random()), None)
+            // All at once, so that they share calls: the gate, and not chance, keeps them from falling upon the provider.
+            verdict(job, attempts, reason, TaskState::Pending, after, None)
         }
     }
 }

@@ -73,9 +73,11 @@ async fn a_retrying_task_says_why_and_when_it_is_tried_again() {
 async fn a_retry_in_a_workers_hands_counts_as_processing() {
     let (provider, app) = remote(|_| {}).await;
     provider.next(Behaviour::status(500, "down"));
+    // To the probe that asks whose failure it was.
+    provider.next(Behaviour::Answer);
     provider.next(Behaviour::Hold);
     let id = app.save_text("fails once").await;
-    called(&provider, 2).await;
+    called(&provider, 3).await;
     queue_is(&app, json!({ "queueLength": 0, "processing": 1, "isProcessing": true, "retrying": 0 })).await;
     let state = app.embedding(id).await;
     assert_eq!((&state["status"], &state["attempts"]), (&json!("queued"), &json!(1)));
@@ -112,7 +114,7 @@ async fn a_task_that_waits_for_a_rate_limit_says_why_and_until_when() {
 #[tokio::test]
 async fn a_failed_task_is_counted_and_says_why() {
     let (provider, app) = remote(|settings| settings.queue.max_retries = 1).await;
-    provider.always(Behaviour::status(502, "bad gateway"));
+    provider.when_contains("never works", Behaviour::status(502, "bad gateway"));
     let id = app.save_text("never works").await;
     let state = app.embedding_is(id, "failed").await;
     assert_eq!((&state["attempts"], &state["next_attempt_at"]), (&json!(2), &Value::Null));
@@ -121,7 +123,8 @@ async fn a_failed_task_is_counted_and_says_why() {
         "queueLength": 0, "processing": 0, "isProcessing": false, "retrying": 0, "deadLettered": 1, "embedded": 0,
     });
     queue_is(&app, expected).await;
-    assert_eq!(provider.calls().len(), 2);
+    let attempts = provider.inputs().into_iter().filter(|text| text.contains("never works"));
+    assert_eq!(attempts.count(), 2);
     app.stop().await;
 }
 
@@ -159,13 +162,14 @@ async fn an_edit_of_a_retrying_one_starts_it_afresh_at_once() {
 #[tokio::test]
 async fn an_edit_of_anything_gives_a_failed_one_its_attempts_back() {
     let (provider, app) = remote(|settings| settings.queue.max_retries = 1).await;
-    provider.next(Behaviour::status(500, "down"));
-    provider.next(Behaviour::status(500, "down"));
-    provider.next(Behaviour::status(500, "down once more"));
+    provider.when_contains("unlucky", Behaviour::status(500, "down"));
     let id = app.save_text("unlucky").await;
     app.embedding_is(id, "failed").await;
+    // Two attempts, each with a probe.
+    assert_eq!(provider.calls().len(), 4);
+    provider.behave();
+    provider.next(Behaviour::status(500, "down once more"));
     edit(&app, id, json!({ "visibility": "friends" })).await;
     app.embedding_is(id, "ready").await;
-    assert_eq!(provider.calls().len(), 4);
     app.stop().await;
 }
