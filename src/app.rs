@@ -18,6 +18,7 @@ use crate::config::sections::ServerSettings;
 use crate::config::{Role, Settings, SettingsError, presets};
 use crate::db::{Db, ModelSpec};
 use crate::embedder::guard::Guarded;
+use crate::embedder::meter::{Meter, Metered};
 use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
 use crate::http::{AppState, Server, metrics_router, router};
@@ -69,10 +70,12 @@ impl App {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
-        let guard = guarded(&settings, &db, embedder.clone()).await?;
+        let meter = Meter::default();
+        let guard = guarded(&settings, &db, embedder.clone(), meter.clone()).await?;
         let embedder = guard.clone().map_or(embedder, |guard| guard as Arc<dyn Embedder>);
         let worker =
-            Arc::new(Worker::new(db.clone(), broker.clone(), embedder.clone(), guard.clone(), &settings.queue));
+            Worker::new(db.clone(), broker.clone(), embedder.clone(), guard.clone(), meter, &settings.queue);
+        let worker = Arc::new(worker);
         let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
         let metrics = Metrics::new(db.clone(), provider_key(&settings));
@@ -153,12 +156,14 @@ async fn guarded(
     settings: &Settings,
     db: &Db,
     embedder: Arc<dyn Embedder>,
+    meter: Meter,
 ) -> anyhow::Result<Option<Arc<Guarded>>> {
     if settings.embedder.provider == Provider::Local {
         return Ok(None);
     }
     let budget = DatabaseBudget::declare(db.clone(), &settings.embedder).await?;
-    Ok(Some(Arc::new(Guarded::new(embedder, Arc::new(budget), settings))))
+    let metered = Arc::new(Metered::new(embedder, meter));
+    Ok(Some(Arc::new(Guarded::new(metered, Arc::new(budget), settings))))
 }
 
 /// The listener of the role, if it has one.

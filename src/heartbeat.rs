@@ -20,6 +20,8 @@ use crate::worker::{Tally, Worker};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often to write although nothing has changed.
 const RENEW: Duration = Duration::from_secs(3);
+/// How often to add up what calls to the provider took.
+const NOTE: Duration = Duration::from_secs(1);
 /// How often to look for settings that have been changed.
 const FOLLOW: Duration = Duration::from_secs(1);
 
@@ -76,6 +78,7 @@ impl Reporter {
 
     async fn report(&self, shutdown: &CancellationToken) {
         let mut last: Option<(Heartbeat, Instant)> = None;
+        let mut noted = Instant::now();
         while !shutdown.is_cancelled() {
             let beat = self.beat();
             let news = last.as_ref().is_none_or(|(known, at)| at.elapsed() >= RENEW || differs(known, &beat));
@@ -85,7 +88,23 @@ impl Reporter {
                     Err(error) => tracing::debug!(%error, "the heartbeat could not be written"),
                 }
             }
+            if noted.elapsed() >= NOTE {
+                noted = Instant::now();
+                self.note_usage().await;
+            }
             let _ = tokio::time::timeout(LOOK, shutdown.cancelled()).await;
+        }
+        self.note_usage().await;
+    }
+
+    /// What could not be written is written with what comes next.
+    async fn note_usage(&self) {
+        let usage = self.worker.meter().take();
+        if !usage.is_empty()
+            && let Err(error) = self.db.add_usage(usage).await
+        {
+            tracing::debug!(%error, "what the provider's calls took could not be noted");
+            self.worker.meter().add(usage);
         }
     }
 

@@ -9,8 +9,10 @@ use chrono::{DateTime, Utc};
 
 use crate::db::counts::Counts;
 use crate::db::provider::ProviderLimits;
+use crate::db::usage::UsageSoFar;
 use crate::db::workers::Heartbeat;
 use crate::db::{Db, DbError};
+use crate::domain::usage::Usage;
 
 const LANES: [&str; 3] = ["high", "normal", "low"];
 const BREAKER: [&str; 3] = ["closed", "open", "half-open"];
@@ -30,9 +32,21 @@ impl Metrics {
 
     /// The metrics of this moment.
     pub async fn text(&self) -> Result<String, DbError> {
-        let limits = self.limits();
-        let (counts, workers, limits) = tokio::join!(self.db.counts(), self.db.workers(), limits);
-        Ok(render(&counts?, &workers?, limits?.as_ref(), Utc::now()))
+        let provider = async { tokio::join!(self.limits(), self.usage()) };
+        let (counts, workers, (limits, used)) = tokio::join!(self.db.counts(), self.db.workers(), provider);
+        let mut text = render(&counts?, &workers?, limits?.as_ref(), Utc::now());
+        if let Some(used) = used? {
+            usage(&mut text, &used.total);
+        }
+        Ok(text.0)
+    }
+
+    /// What calls to the provider took; none for a local model.
+    pub async fn usage(&self) -> Result<Option<UsageSoFar>, DbError> {
+        match &self.provider {
+            Some(_) => self.db.usage().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The provider's limits and what is left of them; none for a local model.
@@ -44,14 +58,14 @@ impl Metrics {
     }
 }
 
-fn render(counts: &Counts, workers: &[Heartbeat], limits: Option<&ProviderLimits>, now: DateTime<Utc>) -> String {
+fn render(counts: &Counts, workers: &[Heartbeat], limits: Option<&ProviderLimits>, now: DateTime<Utc>) -> Text {
     let mut text = Text::default();
     queue(&mut text, counts, now);
     processes(&mut text, workers);
     if let Some(limits) = limits {
         provider(&mut text, limits, now);
     }
-    text.0
+    text
 }
 
 fn queue(text: &mut Text, counts: &Counts, now: DateTime<Utc>) {
@@ -123,6 +137,17 @@ fn provider(text: &mut Text, limits: &ProviderLimits, now: DateTime<Utc>) {
     known().for_each(|(kind, _, left)| text.sample("mapx_provider_left", &[("kind", kind)], left));
     let wait = limits.waiting_until().map_or(0.0, |until| (until - now).num_milliseconds().max(0) as f64 / 1e3);
     text.one("mapx_provider_wait_seconds", "gauge", "For how long the provider asked to wait", wait);
+}
+
+fn usage(text: &mut Text, usage: &Usage) {
+    let model = "with this model, over all processes since the first";
+    let mut count =
+        |name: &str, help: &str, value: f64| text.one(name, "counter", &format!("{help} {model}"), value);
+    count("mapx_provider_calls_total", "Calls that were answered with vectors", usage.calls as f64);
+    count("mapx_provider_texts_total", "Texts in these calls", usage.texts as f64);
+    count("mapx_provider_tokens_total", "Tokens in these calls", usage.tokens as f64);
+    count("mapx_provider_cached_texts_total", "Texts whose vector was kept", usage.cached as f64);
+    count("mapx_provider_cost_usd_total", "US dollars at the price of the time", usage.cost);
 }
 
 /// Lines of the format.

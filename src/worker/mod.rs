@@ -26,6 +26,7 @@ use crate::db::Db;
 use crate::domain::backoff::Backoff;
 use crate::embedder::Embedder;
 use crate::embedder::guard::Guarded;
+use crate::embedder::meter::Meter;
 
 use gate::Gate;
 use rows::Rows;
@@ -73,15 +74,18 @@ struct Context {
     gate: Gate,
     rows: Rows,
     tally: Arc<Tally>,
+    meter: Meter,
 }
 
 impl Worker {
-    /// `guard` is the embedder once more, where it is a remote one under control.
+    /// `guard` is the embedder once more, where it is a remote one under control; `meter` counts what its calls
+    /// take, and what it needn't be asked for.
     pub fn new(
         db: Db,
         broker: Arc<dyn Broker>,
         embedder: Arc<dyn Embedder>,
         guard: Option<Arc<Guarded>>,
+        meter: Meter,
         queue: &QueueSettings,
     ) -> Self {
         let tally = Arc::new(Tally::default());
@@ -91,7 +95,7 @@ impl Worker {
             guard.observe(move |sample| steering.learn(sample));
         }
         let (backoff, gate, rows) = (queue.backoff(), Gate::new(guard), Rows::default());
-        let context = Context { db, broker, embedder, backoff, gate, rows, tally };
+        let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter };
         Self { context: Arc::new(context), steering, grace: Duration::from_millis(queue.shutdown_grace_ms) }
     }
 
@@ -120,6 +124,11 @@ impl Worker {
     /// What this worker has done so far, for the heartbeat.
     pub fn tally(&self) -> Arc<Tally> {
         self.context.tally.clone()
+    }
+
+    /// What this process's calls took since it was last asked.
+    pub fn meter(&self) -> &Meter {
+        &self.context.meter
     }
 
     /// What this process holds of each lane, for the heartbeat.

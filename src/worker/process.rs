@@ -11,6 +11,7 @@ use crate::db::cache::Kept;
 use crate::db::embeddings::{Finished, Loaded, Made};
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::content_hash;
+use crate::domain::usage::Usage;
 use crate::embedder::batch::{DocumentError, embed_documents};
 
 /// A delivery whose body has been read.
@@ -119,6 +120,7 @@ async fn recall(context: &Context, documents: Vec<Document>, ended: &mut Ended) 
         tracing::warn!(%error, "the kept vectors can't be read; the provider is asked");
         HashMap::new()
     });
+    context.meter.add(Usage { cached: kept.len() as u64, ..Usage::default() });
     let mut left = Vec::new();
     for document in documents {
         match kept.get(&document.hash) {

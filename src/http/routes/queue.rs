@@ -11,6 +11,7 @@ use crate::db::provider::ProviderLimits;
 use crate::db::stats::QueueCounts;
 use crate::db::workers::Heartbeat;
 use crate::domain::priority::Priority;
+use crate::domain::usage::Usage;
 use crate::http::error::ApiError;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
@@ -66,9 +67,41 @@ pub struct ProviderBody {
     pub breaker: Option<BreakerBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsBody>,
+    /// What calls took, over all processes; up to a second old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageBody>,
     /// Until when the provider asked to wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_until: Option<DateTime<Utc>>,
+}
+
+/// What calls to the provider took with this model.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct UsageBody {
+    /// Since midnight, UTC.
+    pub today: UsedBody,
+    pub total: UsedBody,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedBody {
+    /// Those that were answered with vectors.
+    pub calls: u64,
+    pub texts: u64,
+    /// As the provider counts them, or an upper bound where it doesn't say.
+    pub tokens: u64,
+    /// Texts whose vector was kept, so that nobody was asked.
+    pub cached: u64,
+    /// US dollars at the price of that time; 0 where none is known.
+    pub cost: f64,
+}
+
+impl From<Usage> for UsedBody {
+    fn from(usage: Usage) -> Self {
+        let Usage { calls, texts, tokens, cached, cost } = usage;
+        Self { calls, texts, tokens, cached, cost }
+    }
 }
 
 /// A circuit breaker: while it is open no calls are made, and documents wait without an attempt spent.
@@ -136,7 +169,8 @@ pub struct WorkerBody {
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let (counts, workers, limits) = tokio::join!(state.db.counts(), state.db.workers(), state.metrics.limits());
+    let provider = async { tokio::join!(state.metrics.limits(), state.metrics.usage()) };
+    let (counts, workers, (limits, usage)) = tokio::join!(state.db.counts(), state.db.workers(), provider);
     let counts = counts?;
     let mut body = summary(&counts.queue, workers?, Utc::now());
     body.broker.kind = state.broker.to_string();
@@ -145,6 +179,7 @@ pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, 
         body.provider.waiting_until = limits.waiting_until();
         body.provider.limits = Some(LimitsBody::from(limits));
     }
+    body.provider.usage = usage?.map(|used| UsageBody { today: used.today.into(), total: used.total.into() });
     body.recommendations = counts.recommendations;
     body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
     body.model = state.db.model().id.to_string();
@@ -195,7 +230,7 @@ impl ProviderBody {
             reason: w.breaker_reason.clone(),
             next_probe_at: w.breaker_probe_at,
         });
-        Self { kind, ok, error, breaker, limits: None, waiting_until: None }
+        Self { kind, ok, error, breaker, limits: None, usage: None, waiting_until: None }
     }
 }
 

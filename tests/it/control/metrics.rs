@@ -6,7 +6,7 @@ use crate::promises::{called, remote};
 use crate::support::app::{TestApp, eventually};
 use crate::support::provider::Behaviour;
 
-async fn text(app: &TestApp) -> String {
+pub async fn text(app: &TestApp) -> String {
     let answer = app.request(Method::GET, "/metrics").send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
     assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));

@@ -3,7 +3,7 @@
 mod adaptive;
 mod budget;
 mod limits;
-mod metrics;
+pub mod metrics;
 mod outage;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! An unchanged text is never paid for twice.
 
+use mapx_embeddings::config::Settings;
 use serde_json::{Value, json};
 
 use super::{DIMENSIONS, assert_stored, called, composed, describe, edit, handed_over, plug, remote, remote_over};
@@ -177,6 +178,29 @@ async fn a_text_that_comes_again_after_its_row_was_deleted_costs_no_call() {
     app.embedding_is(again, "ready").await;
     assert_stored(&app, again, "comes again").await;
     assert_eq!(provider.inputs(), [composed("comes again"), composed("something else")]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_calls_took_is_told_and_outlives_the_process() {
+    let priced = |settings: &mut Settings| settings.embedder.price_per_million_tokens = 2.0;
+    let (provider, app) = remote(priced).await;
+    let id = ready(&app, "one of two").await;
+    ready(&app, "two of two").await;
+    app.delete(&format!("/api/recommendations/{id}"), Some(user(1))).await.data(200);
+    ready(&app, "one of two").await;
+    let data = app.data();
+    app.stop().await;
+    let app = remote_over(data, &provider, priced).await;
+    let usage = app.queue().await["provider"]["usage"].clone();
+    assert_eq!(usage["today"], usage["total"]);
+    let tokens = usage["total"]["tokens"].as_u64().expect("a number");
+    assert!(tokens > 0);
+    let cost = tokens as f64 * 2.0 / 1e6;
+    let expected = json!({ "calls": 2, "texts": 2, "tokens": tokens, "cached": 1, "cost": cost });
+    assert_eq!(usage["total"], expected);
+    let metrics = crate::control::metrics::text(&app).await;
+    assert!(metrics.contains(&format!("\nmapx_provider_tokens_total {tokens}\n")), "{metrics}");
     app.stop().await;
 }
 
