@@ -6,10 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mapx_embeddings::domain::embedding::Embedding;
 use mapx_embeddings::embedder::{Answer, EmbedError, Embedder, Limits, Purpose, Unembeddable};
+use reqwest::Method;
+use serde_json::json;
 
 use super::{DIMENSIONS, assert_stored, handed_over, plug, remote};
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, eventually, user};
 use crate::support::provider::{Behaviour, vector};
+use crate::support::stored;
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -41,6 +44,75 @@ async fn a_refused_text_fails_alone_with_the_providers_words() {
     assert_eq!(app.drained().await["deadLettered"], 1);
     assert_stored(&app, ids[3], "good four").await;
     app.stop().await;
+}
+
+#[tokio::test]
+async fn one_poison_in_a_thousand_costs_few_calls() {
+    let (provider, app) = remote(|settings| settings.queue.batch_size = 250).await;
+    provider.when_contains("poison", Behaviour::status(400, r#"{"error": {"message": "not this one"}}"#));
+    let line = |n: usize| {
+        let text = if n == 617 { "poison".to_owned() } else { format!("text {n}") };
+        json!({ "user_id": user(1), "description": text }).to_string()
+    };
+    let lines = (0..1_000).map(line).collect::<Vec<_>>().join("\n");
+    let import = app.request(Method::POST, "/api/recommendations/import").body(lines);
+    assert_eq!(import.send().await.expect("an answer").status(), 200);
+    let queue = app.drained().await;
+    assert_eq!((&queue["embedded"], &queue["deadLettered"]), (&json!(999), &json!(1)));
+    let with =
+        |word: &str| provider.calls().iter().filter(|call| call.inputs.iter().any(|i| i.contains(word))).count();
+    // Each half of a refused call is one more; a refused half is halved again.
+    let extra = 2 * (with("poison") - 1) + with("ping");
+    assert!((2..30).contains(&extra), "{extra} more calls");
+    app.stop().await;
+}
+
+/// Whatever a provider sends in place of vectors.
+#[tokio::test]
+async fn nothing_of_a_wrong_answer_is_stored() {
+    let wrong = [
+        Behaviour::WrongCount,
+        Behaviour::MissingIndex,
+        Behaviour::DuplicateIndex,
+        Behaviour::Index(9),
+        Behaviour::Number("NaN"),
+        Behaviour::Number("null"),
+        Behaviour::Number("1e39"),
+        Behaviour::Zeros,
+        Behaviour::Dimensions(DIMENSIONS + 1),
+        Behaviour::Integers,
+        Behaviour::Text("AACAPwA="),
+        Behaviour::Html,
+        Behaviour::Huge(8 << 20),
+        Behaviour::Endless,
+        Behaviour::Truncated,
+        Behaviour::Redirect("http://127.0.0.1:9/v1/embeddings".into()),
+    ];
+    for behaviour in wrong {
+        let (provider, app) = remote(|settings| {
+            settings.queue.max_concurrent = 1;
+            settings.queue.max_retries = 0;
+            settings.embedder.timeout_ms = 500;
+        })
+        .await;
+        // Both in one call, while the plug's, which went well, is the only vector there is.
+        plug(&app, &provider).await;
+        let ids = [app.save_text("one").await, app.save_text("two").await];
+        handed_over(&app, 3).await;
+        provider.always(behaviour.clone());
+        provider.release();
+        eventually(&format!("{behaviour:?} is told"), async || {
+            let queue = app.queue().await;
+            (queue["deadLettered"] == json!(2) || !queue["provider"]["error"].is_null()).then_some(())
+        })
+        .await;
+        for id in ids {
+            let row = stored::row(&app.data(), id).await.expect("the row");
+            assert!(row.embedding.is_none() && row.embedded_version.is_none(), "{behaviour:?}");
+        }
+        assert_eq!(stored::kept_vectors(&app.data()).await, 1, "{behaviour:?}");
+        app.stop().await;
+    }
 }
 
 #[tokio::test]
