@@ -68,8 +68,8 @@ async fn a_call_with_more_tokens_than_the_limit_is_made_in_pieces() {
     let (scripted, budget, guarded) = guarded(Scripted::default(), 100);
     let answers = embed_documents(&guarded, &texts(8)).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(scripted.sizes(), [4, 4]);
-    assert_eq!(*lock(&budget.taken), [80, 80]);
+    assert_eq!(scripted.sizes(), [5, 3]);
+    assert_eq!(*lock(&budget.taken), [100, 60]);
     assert_eq!(guarded.limits().max_input_tokens, 100);
 }
 
