@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("broker", "domain config"),
     ("embedder", "domain config"),
     ("budget", "config db embedder"),
-    ("metrics", "db"),
+    ("metrics", "domain db"),
     ("search", "domain config db embedder"),
     ("http", "domain config db metrics search"),
     ("relay", "domain config db broker"),

@@ -59,6 +59,8 @@ async fn a_backlog_is_published_once_costs_no_memory_and_holds_nobody_up() {
         ("MAPX__BROKER__URL", settings.broker.url.expose().to_owned()),
         ("MAPX__BROKER__WINDOW", TASKS.to_string()),
         ("MAPX__QUEUE__RECONCILE_INTERVAL_MS", "1000".into()),
+        // The backlog is to stay one: no more calls at once than there are.
+        ("MAPX__QUEUE__MAX_CONCURRENT_LIMIT", "0".into()),
         ("MAPX__EMBEDDER__PROVIDER", "openai".into()),
         ("MAPX__EMBEDDER__BASE_URL", provider.base_url()),
         ("MAPX__EMBEDDER__MODEL", "slow".into()),

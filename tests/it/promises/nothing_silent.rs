@@ -150,7 +150,8 @@ async fn an_edit_of_a_retrying_one_starts_it_afresh_at_once() {
     app.embedding_is(id, "retrying").await;
     provider.next(Behaviour::Hold);
     describe(&app, id, "second").await;
-    called(&provider, 2).await;
+    // The failed one, the probe after it, and this.
+    called(&provider, 3).await;
     let state = app.embedding_is(id, "queued").await;
     assert_eq!((&state["attempts"], &state["last_error"]), (&json!(0), &Value::Null));
     provider.release();
