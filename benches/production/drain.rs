@@ -56,6 +56,11 @@ impl Embedder for Free {
         }
     }
 
+    /// As with the built-in model, so that no vector is kept for later.
+    fn is_paid(&self) -> bool {
+        false
+    }
+
     fn default_threshold(&self) -> f32 {
         0.5
     }
