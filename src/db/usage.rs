@@ -8,6 +8,7 @@ use crate::domain::usage::Usage;
 
 #[derive(FromQueryResult)]
 struct Row {
+    today: bool,
     calls: i64,
     texts: i64,
     tokens: i64,
@@ -65,15 +66,20 @@ impl Db {
 
     /// What this model took, over all processes; up to a second old.
     pub async fn usage(&self) -> Result<UsageSoFar, DbError> {
-        let sums = "SELECT CAST(coalesce(sum(calls), 0) AS BIGINT) AS calls, \
-            CAST(coalesce(sum(texts), 0) AS BIGINT) AS texts, CAST(coalesce(sum(tokens), 0) AS BIGINT) AS tokens, \
-            CAST(coalesce(sum(cached), 0) AS BIGINT) AS cached, coalesce(sum(cost), 0.0) AS cost \
-            FROM provider_usage WHERE model = $1 AND day >= $2";
-        let since = async |day: String| -> Result<Usage, DbError> {
-            let values: [Value; 2] = [self.model().id.to_string().into(), day.into()];
-            let row: Option<Row> = sql::one(self.read(), sums, values).await?;
-            Ok(row.map(Usage::from).unwrap_or_default())
-        };
-        Ok(UsageSoFar { today: since(day(Utc::now())).await?, total: since(String::new()).await? })
+        let select = "SELECT day >= $2 AS today, CAST(sum(calls) AS BIGINT) AS calls, \
+            CAST(sum(texts) AS BIGINT) AS texts, CAST(sum(tokens) AS BIGINT) AS tokens, \
+            CAST(sum(cached) AS BIGINT) AS cached, sum(cost) AS cost \
+            FROM provider_usage WHERE model = $1 GROUP BY 1";
+        let values: [Value; 2] = [self.model().id.to_string().into(), day(Utc::now()).into()];
+        let mut so_far = UsageSoFar::default();
+        for row in sql::all::<Row>(self.read(), select, values).await? {
+            let today = row.today;
+            let usage = Usage::from(row);
+            so_far.total.add(usage);
+            if today {
+                so_far.today = usage;
+            }
+        }
+        Ok(so_far)
     }
 }

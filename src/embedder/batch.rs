@@ -142,7 +142,7 @@ async fn ask(embedder: &dyn Embedder, plan: &Plan, purpose: Purpose) -> Vec<Part
 }
 
 /// A call whose panic is a refusal, so that the guilty text is found and the others get their vectors.
-async fn contained(
+pub(super) async fn contained(
     embedder: &dyn Embedder,
     texts: &[String],
     purpose: Purpose,

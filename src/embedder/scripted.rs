@@ -25,6 +25,8 @@ pub struct Scripted {
     /// The call (from 0) that fails, and how.
     pub fail: Option<(usize, EmbedError)>,
     pub lose_one: bool,
+    /// The call (from 0) that panics.
+    pub panics: Option<usize>,
     pub delay: Duration,
     pub sizes: Mutex<Vec<usize>>,
 }
@@ -39,6 +41,7 @@ impl Default for Scripted {
             empty: "\0",
             fail: None,
             lose_one: false,
+            panics: None,
             delay: Duration::ZERO,
             sizes: Mutex::default(),
         }
@@ -81,6 +84,7 @@ impl Embedder for Scripted {
             sizes.push(texts.len());
             sizes.len() - 1
         };
+        assert_ne!(self.panics, Some(call), "a bug");
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::breaker::{Breaker, BreakerView, Cause, Refusal};
 use self::quota::{Quota, SharedBudget};
+use super::batch::contained;
 use super::{Answer, EmbedError, Embedder, Limits, Purpose};
 use crate::config::Settings;
 use crate::domain::gradient::{Outcome, Sample};
@@ -250,7 +251,8 @@ impl Core {
         let usual = *lock(&self.usual);
         let limit = usual.map_or(FIRST_PROBE_TIMEOUT, |usual| (usual * 4).clamp(PROBE_TIMEOUT.0, PROBE_TIMEOUT.1));
         let word = [PROBE.to_owned()];
-        match timeout(limit, self.inner.embed(&word, Purpose::Document)).await {
+        // A panic must not end the one who probes: nobody else would ever close the breaker.
+        match timeout(limit, contained(&*self.inner, &word, Purpose::Document)).await {
             Ok(Ok(_) | Err(EmbedError::Rejected(_))) => Ok(()),
             Ok(Err(EmbedError::Transient(reason))) => Err(Probe::Failed(Cause::Outage, reason)),
             Ok(Err(EmbedError::Misconfigured(reason))) => Err(Probe::Failed(Cause::Misconfigured, reason)),

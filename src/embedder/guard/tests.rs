@@ -121,3 +121,13 @@ async fn documents_calls_are_told_with_their_outcome() {
     let _ = guarded.embed(&["a query".to_owned()], Purpose::Query).await;
     assert_eq!(*lock(&samples), [(1, Outcome::Answered), (1, Outcome::Answered)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_does_not_leave_the_breaker_open_for_ever() {
+    let key = EmbedError::Misconfigured("wrong key".into());
+    let (_, _, guarded) = guarded(Scripted { fail: Some((0, key)), panics: Some(1), ..Scripted::default() }, 0);
+    assert!(guarded.embed(&texts(1), Purpose::Document).await.is_err());
+    assert!(guarded.refusal().is_some());
+    tokio::time::timeout(Duration::from_secs(300), guarded.available()).await.expect("it closes");
+    guarded.embed(&texts(1), Purpose::Document).await.expect("an answer");
+}
