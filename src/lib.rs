@@ -6,6 +6,7 @@
 pub mod app;
 pub mod broker;
 mod budget;
+mod busy;
 pub mod cli;
 
 pub mod config;

@@ -13,8 +13,9 @@ const ROOMS: &[(&str, &str)] = &[
     ("domain", ""),
     ("config", "domain"),
     ("shutdown", ""),
+    ("busy", ""),
     ("telemetry", "config"),
-    ("db", "domain config"),
+    ("db", "domain config busy"),
     ("broker", "domain config"),
     ("embedder", "domain config"),
     ("budget", "config db embedder"),
@@ -22,7 +23,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("search", "domain config db embedder"),
     ("http", "domain config db metrics search"),
     ("relay", "domain config db broker"),
-    ("worker", "domain config db broker embedder"),
+    ("worker", "domain config busy db broker embedder"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
@@ -52,7 +53,7 @@ const HOMES: &[(&str, &str)] = &[
     // Elsewhere an error says what the caller does next.
     ("anyhow", "app cli"),
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
-    ("tokio", "shutdown db broker embedder metrics search http relay worker heartbeat app cli main"),
+    ("tokio", "shutdown busy db broker embedder metrics search http relay worker heartbeat app cli main"),
 ];
 
 /// What may panic outside tests, with the reason why it can't.

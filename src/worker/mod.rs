@@ -1,7 +1,7 @@
 //! The worker room: takes deliveries from the broker, has them embedded, writes the vectors back.
 //!
 //! Batching is natural: an idle worker starts at once with what is there; a busy one finds its next batch
-//! full. There is no linger to tune.
+//! full. There is no linger to tune: a batch waits for company only while the database is busy with an earlier one.
 
 mod concurrency;
 mod gate;
@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Consumer, InHand, Unavailable};
+use crate::broker::{Broker, Consumer, Delivery, InHand, Unavailable};
+use crate::busy::Busy;
 use crate::config::live::LiveQueue;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
@@ -65,6 +66,9 @@ impl InForce {
     }
 }
 
+/// The longest that a batch which isn't full waits for the database to have done with earlier ones.
+const TOP_UP: Duration = Duration::from_millis(20);
+
 /// What every batch needs.
 struct Context {
     db: Db,
@@ -75,6 +79,8 @@ struct Context {
     rows: Rows,
     tally: Arc<Tally>,
     meter: Meter,
+    /// Batches that are being loaded or written back.
+    storing: Busy,
 }
 
 impl Worker {
@@ -95,7 +101,8 @@ impl Worker {
             guard.observe(move |sample| steering.learn(sample));
         }
         let (backoff, gate, rows) = (queue.backoff(), Gate::new(guard), Rows::default());
-        let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter };
+        let storing = Busy::default();
+        let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter, storing };
         Self { context: Arc::new(context), steering, grace: Duration::from_millis(queue.shutdown_grace_ms) }
     }
 
@@ -202,18 +209,40 @@ impl Worker {
                 // By a call that ended meanwhile.
                 continue;
             }
-            let batch = tokio::select! {
+            let mut batch = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 // The permit may be one too many by now: back with it, before another call starts.
                 _ = changes.changed() => continue,
                 batch = consumer.receive(in_force.batch_size) => batch?,
             };
+            self.top_up(consumer, &mut batch, in_force.batch_size).await?;
             calls.spawn(process::process(self.context.clone(), batch, permit));
             while let Some(ended) = calls.try_join_next() {
                 report(ended);
             }
         }
+    }
+
+    /// Fills a batch while the database is busy with earlier ones, which it would only slow down. Started at once, in a
+    /// full queue and with a model that takes no time, batches of up to 250 were of 17 texts, and what statements
+    /// cost whatever they carry was a fifth of all.
+    async fn top_up(
+        &self,
+        consumer: &mut dyn Consumer,
+        batch: &mut Vec<Delivery>,
+        batch_size: usize,
+    ) -> Result<(), Unavailable> {
+        let until = Instant::now() + TOP_UP;
+        while batch.len() < batch_size {
+            tokio::select! {
+                biased;
+                () = self.context.storing.quiet() => break,
+                more = consumer.receive(batch_size - batch.len()) => batch.extend(more?),
+                () = sleep_until(until) => break,
+            }
+        }
+        Ok(())
     }
 
     async fn drain(&self, mut calls: JoinSet<()>) {

@@ -63,6 +63,7 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     let (mut taken, jobs, superfluous) = context.rows.take(jobs);
     outcome::drop_stale(superfluous);
     let ids: Vec<i64> = jobs.iter().map(|job| job.task.recommendation_id).collect();
+    let loading = context.storing.begin();
     let Some(rows) = context.patiently("load", || context.db.load_for_embedding(&ids)).await else { return };
     let sorted = sort(jobs, rows, context.db.model().id.as_ref());
     taken.free(&sorted.stale);
@@ -70,10 +71,12 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     let finished = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
     let mut ended = Ended { finished, ..Ended::default() };
     let documents = recall(&context, sorted.documents, &mut ended).await;
+    drop(loading);
     for documents in groups(&context, documents) {
         embed(&context, documents, &mut ended).await;
     }
     // The provider is free for the next batch while this one is written back.
+    let _storing = context.storing.begin();
     drop(permit);
     keep(&context, ended.paid).await;
     outcome::finish(&context, ended.finished).await;
