@@ -1,8 +1,10 @@
 //! A vector that can be stored and compared.
 
-/// An embedding with finite components and length 1 (L2), so that a dot product is a cosine.
+use std::sync::Arc;
+
+/// An embedding with finite components and length 1 (L2), so that a dot product is a cosine. Clones share it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Embedding(Vec<f32>);
+pub struct Embedding(Arc<[f32]>);
 
 /// Why a list of numbers is no embedding.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -38,7 +40,7 @@ impl Embedding {
         let dimensions = parts.first()?.0.dimensions();
         let mut sum = vec![0f32; dimensions];
         for (part, weight) in parts {
-            for (total, value) in sum.iter_mut().zip(&part.0) {
+            for (total, value) in sum.iter_mut().zip(part.as_slice()) {
                 *total += value * *weight as f32;
             }
         }

@@ -81,7 +81,8 @@ fn plain(value: &Value) -> String {
 
 /// The SHA-256 of a composed text in hex: equal hash and model mean that the vector is known already.
 pub fn content_hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+    Sha256::digest(text.as_bytes()).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// A token is seldom longer than this, in bytes: where to begin looking for a part's end, and from where on a text is

@@ -21,3 +21,4 @@ mod secrets;
 mod services;
 mod smoke;
 mod support;
+mod tls;

@@ -103,3 +103,28 @@ async fn roles_apart_share_the_work_and_lose_nothing() {
     let status = service.status().await;
     assert_eq!((&status["deadLettered"], &status["queueLength"]), (&json!(0), &json!(0)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_tells_its_metrics_where_it_is_asked_to_and_nothing_else() {
+    let vhost = Vhost::new().await;
+    let mut service = Service::start(&vhost).await;
+    // Free a moment ago; the worker says which one it took should another program have been faster.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    service.env.push(("MAPX__METRICS__BIND", format!("127.0.0.1:{port}")));
+    let _worker = service.worker().await;
+    for n in 0..3 {
+        service.save(&format!("a quiet place number {n}")).await;
+    }
+    service.embedded(3).await;
+    let get = async |path: &str| {
+        let answer = service.http.get(format!("http://127.0.0.1:{port}{path}")).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    let (status, metrics) = get("/metrics").await;
+    assert_eq!(status, 200, "{metrics}");
+    assert!(metrics.lines().any(|line| line == "mapx_lane_tasks{lane=\"normal\"} 0"), "{metrics}");
+    assert_eq!(get("/health/live").await.0, 200);
+    for path in ["/api/recommendations/embedding-queue/status", "/api/recommendations/1", "/"] {
+        assert_eq!(get(path).await.0, 404, "{path}");
+    }
+}
