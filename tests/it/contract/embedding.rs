@@ -15,7 +15,8 @@ async fn a_ready_embedding_tells_its_model_and_versions() {
     let model = app.queue().await["model"].clone();
     let expected = json!({
         "status": "ready", "attempts": 0, "last_error": null, "model": model, "dimensions": 256, "parts": 1,
-        "content_version": 1, "embedded_version": 1, "next_attempt_at": null, "updated_at": null,
+        "content_version": 1, "embedded_version": 1, "next_attempt_at": null, "discarded_at": null,
+        "updated_at": null,
     });
     assert_eq!(ready, expected);
     app.stop().await;

@@ -25,6 +25,16 @@ async fn every_route_is_described() {
         .collect();
     let expected = [
         ("/api/recommendations/embedding-queue/config", &["get", "put"][..]),
+        ("/api/recommendations/embedding-queue/audit", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/groups", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/{recommendation_id}", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/replay", &["post"]),
+        ("/api/recommendations/embedding-queue/dead-letters/discard", &["post"]),
+        ("/api/recommendations/embedding-queue/pause", &["post"]),
+        ("/api/recommendations/embedding-queue/resume", &["post"]),
+        ("/api/recommendations/embedding-queue/workers/{id}/drain", &["post"]),
+        ("/api/recommendations/embedding-queue/workers/{id}/undrain", &["post"]),
         ("/api/recommendations/embedding-queue/status", &["get"]),
         ("/api/recommendations/import", &["post"]),
         ("/api/recommendations/place/google/{google_place_id}", &["get"]),

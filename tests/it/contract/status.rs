@@ -25,6 +25,7 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
             "isProcessing",
             "model",
             "oldestPendingSeconds",
+            "paused",
             "processing",
             "provider",
             "queueLength",
