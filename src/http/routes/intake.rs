@@ -42,6 +42,10 @@ pub struct ResumeRequest {
 
 /// What is paused after it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({ "paused": {
+    "high": null, "normal": null,
+    "low": { "since": "2026-01-31T12:00:00Z", "reason": "the provider's bill", "by": "cli" }
+} }))]
 pub struct PausedResultBody {
     pub paused: PausedBody,
 }
