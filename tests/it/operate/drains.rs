@@ -84,8 +84,8 @@ async fn of_a_worker_that_is_drained_and_killed_nothing_comes_back() {
         answer.json::<Value>().await.expect("JSON")["data"].clone()
     };
     let of = |status: &Value, pid: u32| {
-        let workers = status["workers"].as_array().expect("workers").iter();
-        workers.cloned().find(|worker| worker["pid"] == pid)
+        let mut workers = status["workers"].as_array().expect("workers").iter();
+        workers.find(|worker| worker["pid"] == pid).cloned()
     };
     provider.always(Behaviour::Hold);
     for n in 0..40 {

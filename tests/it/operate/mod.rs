@@ -29,7 +29,7 @@ fn at(path: &str) -> String {
 
 /// The broker, looked at from beside the service.
 enum Broken {
-    Rabbit(Raw),
+    Rabbit(Box<Raw>),
     Embedded(Arc<MoodyBroker>),
 }
 
@@ -58,7 +58,7 @@ async fn service(change: impl FnOnce(&mut Settings)) -> (FakeProvider, TestApp, 
         let data = TestData::full().await;
         let url = data.vhost_url();
         let app = promises::remote_over(data, &provider, change).await;
-        return (provider, app, Broken::Rabbit(Raw::open(&url).await));
+        return (provider, app, Broken::Rabbit(Box::new(Raw::open(&url).await)));
     }
     let (mut embedded, base_url) = (None, provider.base_url());
     let app = TestApp::with_broker(
