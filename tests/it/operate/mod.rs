@@ -9,6 +9,7 @@ mod refusals;
 mod replays;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mapx_embeddings::broker::Broker;
 use mapx_embeddings::config::Settings;
@@ -42,8 +43,13 @@ impl Broken {
         }
     }
 
+    /// And stay so many: while they are looked through, they are in nobody's sight.
     async fn dead_is(&self, count: u64) {
         eventually(&format!("{count} dead letters with the broker"), async || {
+            if self.dead().await != count {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
             (self.dead().await == count).then_some(())
         })
         .await;
