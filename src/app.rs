@@ -70,13 +70,20 @@ impl App {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
-        let meter = Meter::default();
+        let (meter, id) = (Meter::default(), heartbeat::new_id());
         let guard = guarded(&settings, &db, embedder.clone(), meter.clone()).await?;
         let embedder = guard.clone().map_or(embedder, |guard| guard as Arc<dyn Embedder>);
-        let worker =
-            Worker::new(db.clone(), broker.clone(), embedder.clone(), guard.clone(), meter, &settings.queue);
+        let worker = Worker::new(
+            db.clone(),
+            broker.clone(),
+            embedder.clone(),
+            guard.clone(),
+            meter,
+            &settings.queue,
+            id.clone(),
+        );
         let worker = Arc::new(worker);
-        let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), guard, role);
+        let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder, &settings));
         let metrics = Metrics::new(db.clone(), provider_key(&settings));
         let server = listen(&settings, role, &db, &search, metrics).await?;

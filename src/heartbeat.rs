@@ -2,6 +2,7 @@
 //! all of them go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -35,20 +36,31 @@ pub struct Reporter {
     id: String,
     host: String,
     started_at: DateTime<Utc>,
+    /// In the last look at a worker that is drained: its last acks are told by the next.
+    was_empty: AtomicBool,
 }
 
 impl Reporter {
-    pub fn new(db: Db, worker: Arc<Worker>, relay: Arc<Relay>, guard: Option<Arc<Guarded>>, role: Role) -> Self {
+    /// `id` is the one that this process goes by, see [`new_id`].
+    pub fn new(
+        id: Arc<str>,
+        db: Db,
+        worker: Arc<Worker>,
+        relay: Arc<Relay>,
+        guard: Option<Arc<Guarded>>,
+        role: Role,
+    ) -> Self {
         Self {
             db,
             tally: worker.tally(),
             relay,
             guard,
             role,
-            id: Uuid::now_v7().to_string(),
+            id: id.to_string(),
             host: host(),
             started_at: Utc::now(),
             worker,
+            was_empty: AtomicBool::new(false),
         }
     }
 
@@ -63,7 +75,8 @@ impl Reporter {
 
     /// The settings as they are now; before the worker starts, so that it never goes by others.
     pub async fn look(&self) -> Result<(), DbError> {
-        self.worker.follow(self.db.live_queue().await?);
+        let (live, intake) = tokio::join!(self.db.live_queue(), self.db.intake(&self.id));
+        self.worker.follow(live?, intake?);
         Ok(())
     }
 
@@ -108,6 +121,20 @@ impl Reporter {
         }
     }
 
+    /// What the worker is about; `None` where there is none.
+    fn state(&self) -> Option<&'static str> {
+        if self.role == Role::Serve {
+            return None;
+        }
+        let empty = self.worker.is_draining() && self.worker.is_empty();
+        let was_empty = self.was_empty.swap(empty, Ordering::Relaxed);
+        Some(match (self.worker.is_draining(), empty && was_empty) {
+            (false, _) => "working",
+            (true, false) => "draining",
+            (true, true) => "drained",
+        })
+    }
+
     fn beat(&self) -> Heartbeat {
         let (in_hand, in_force) = (self.worker.in_hand(), self.worker.in_force());
         let [newest_high, newest_normal, newest_low] = in_hand.map(|lane| lane.newest);
@@ -144,8 +171,15 @@ impl Reporter {
             concurrency_max: Some(concurrency.max as i64),
             concurrency_reason: Some(concurrency.reason.as_str().to_owned()),
             concurrency_changed_at: Some(concurrency.changed_at),
+            state: self.state().map(str::to_owned),
+            drain_since: None,
         }
     }
+}
+
+/// A name for this process that no other has.
+pub fn new_id() -> Arc<str> {
+    Uuid::now_v7().to_string().into()
 }
 
 fn differs(known: &Heartbeat, beat: &Heartbeat) -> bool {

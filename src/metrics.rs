@@ -12,6 +12,8 @@ use crate::db::provider::ProviderLimits;
 use crate::db::usage::UsageSoFar;
 use crate::db::workers::Heartbeat;
 use crate::db::{Db, DbError};
+use crate::domain::intake::Pauses;
+use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
 
 const LANES: [&str; 3] = ["high", "normal", "low"];
@@ -33,8 +35,10 @@ impl Metrics {
     /// The metrics of this moment.
     pub async fn text(&self) -> Result<String, DbError> {
         let provider = async { tokio::join!(self.limits(), self.usage()) };
-        let (counts, workers, (limits, used)) = tokio::join!(self.db.counts(), self.db.workers(), provider);
+        let (counts, workers, pauses, (limits, used)) =
+            tokio::join!(self.db.counts(), self.db.workers(), self.db.pauses(), provider);
         let mut text = render(&counts?, &workers?, limits?.as_ref(), Utc::now());
+        paused(&mut text, &pauses?);
         if let Some(used) = used? {
             usage(&mut text, &used.total);
         }
@@ -84,6 +88,14 @@ fn queue(text: &mut Text, counts: &Counts, now: DateTime<Utc>) {
     text.one("mapx_recommendations", "gauge", "Recommendations in all", counts.recommendations);
     let open = counts.unembedded;
     text.one("mapx_recommendations_unembedded", "gauge", "Recommendations without a vector of their text", open);
+}
+
+fn paused(text: &mut Text, pauses: &Pauses) {
+    text.begin("mapx_lane_paused", "gauge", "Whether no worker takes from a lane, as somebody has paused it");
+    for lane in Priority::ALL {
+        let paused = u8::from(pauses.is_paused(lane));
+        text.sample("mapx_lane_paused", &[("lane", lane.name())], paused);
+    }
 }
 
 fn processes(text: &mut Text, workers: &[Heartbeat]) {

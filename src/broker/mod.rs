@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
 pub use in_hand::InHand;
 
@@ -96,13 +97,22 @@ pub trait Broker: Send + Sync + 'static {
     /// responsible for it.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>>;
 
-    /// Subscribes to all three lanes. At most `prefetch` deliveries, and at least one, are in the caller's
-    /// hands at once; a broker behind a network may have as many of each lane sent ahead.
-    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
+    /// Subscribes to all three lanes, as [`Broker::consume_from`] does.
+    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.consume_from(prefetch, Intake::ALL).await
+    }
+
+    /// Subscribes to the lanes. At most `prefetch` deliveries, and at least one, are in the caller's hands at
+    /// once; a broker behind a network may have as many of each lane sent ahead.
+    async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable>;
 
     /// Subscribes to the notices of dead letters: one for each message that became one, whoever gave it up.
     /// An ack forgets the notice; the dead letter itself stays where it is, for a person.
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
+
+    /// Takes the dead letters themselves, to look through them: an ack removes one, and what is dropped goes back.
+    /// While they are held, nobody else sees them.
+    async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable>;
 
     async fn depths(&self) -> Result<Depths, Unavailable>;
 
@@ -128,6 +138,10 @@ pub trait Consumer: Send {
     /// From now on at most `prefetch` deliveries, and at least one, are in the caller's hands. What it holds
     /// beyond that it keeps, and nothing is returned: a return counts towards the delivery limit.
     fn set_prefetch(&mut self, prefetch: usize);
+
+    /// From now on this is sent, and nothing else; nothing is returned at once, for the same reason. After the
+    /// last of an intake that is to be the last, `receive` answers with nothing.
+    fn set_intake(&mut self, intake: Intake);
 }
 
 /// A message in a worker's hands. Dropped without [`Delivery::ack`], it goes back to its lane.

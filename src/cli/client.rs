@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +21,9 @@ pub struct Client {
 
 impl Client {
     pub fn new(base: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).build()?;
+        // Who the audit names, unless a user is.
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-actor"), HeaderValue::from_static("cli"))]);
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).default_headers(headers).build()?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
     }
 

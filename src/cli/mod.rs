@@ -1,9 +1,11 @@
 //! The command line.
 
 mod client;
+mod dead_letters;
 mod demo;
 mod healthcheck;
 mod import;
+mod intake;
 mod out;
 mod search;
 mod service;
@@ -15,6 +17,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
+
+use client::Client;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
@@ -59,6 +63,14 @@ enum Command {
     Search(SearchArgs),
     /// Show what waits, what runs and what failed
     Status(StatusArgs),
+    /// See what was given up and why; start it afresh or let it be
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Let no worker take from a lane, or from any; saves and searches go on
+    Pause(intake::PauseArgs),
+    /// Serve a paused lane again, or all of them
+    Resume(intake::ResumeArgs),
+    /// Let a worker finish what it holds and take nothing new, so that it can be stopped
+    Drain(intake::DrainArgs),
     /// Print the settings in force, secrets hidden
     Config(ConfigArgs),
     /// Ask a running service or worker whether it is ready; exit code 0 if it is, for supervisors and containers
@@ -104,6 +116,12 @@ struct Target {
     /// The service's address; by default the one at server.bind
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+}
+
+impl Target {
+    fn client(&self, settings: &Settings) -> anyhow::Result<Client> {
+        Client::new(&self.url.clone().unwrap_or_else(|| format!("http://{}", settings.server.bind)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -190,6 +208,10 @@ impl Cli {
             Command::Import(args) => import::run(quiet(settings), args).await,
             Command::Search(args) => search::run(quiet(settings), args).await,
             Command::Status(args) => status::run(settings, args).await,
+            Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
+            Command::Pause(args) => intake::pause(&settings, args).await,
+            Command::Resume(args) => intake::resume(&settings, args).await,
+            Command::Drain(args) => intake::drain(&settings, args).await,
             Command::Config(args) => print_settings(&settings, &args),
             Command::Healthcheck(args) => healthcheck::run(settings, args).await,
             Command::Demo(args) => demo::run(quiet(settings), args).await,

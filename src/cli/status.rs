@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::StatusArgs;
-use super::client::Client;
+use super::intake;
 use super::out;
 use crate::config::Settings;
 use crate::shutdown;
@@ -18,8 +18,7 @@ pub const STATUS: &str = "/api/recommendations/embedding-queue/status";
 const WATCH: Duration = Duration::from_secs(1);
 
 pub async fn run(settings: Settings, args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let url = args.target.url.unwrap_or_else(|| format!("http://{}", settings.server.bind));
-    let client = Client::new(&url)?;
+    let client = args.target.client(&settings)?;
     let ask = async || client.get::<Value>(STATUS).await.context("no status; `mapx-embeddings` starts the service");
     if !args.watch {
         let status = ask().await?;
@@ -84,6 +83,9 @@ pub fn describe(status: &Value) -> String {
             status["model"].as_str().unwrap_or("?")
         ),
     ];
+    if ["high", "normal", "low"].iter().any(|lane| status["paused"][*lane].is_object()) {
+        lines.push(intake::paused(&status["paused"]));
+    }
     for part in ["broker", "provider"] {
         let state = status[part]["error"].as_str().unwrap_or("ok");
         lines.push(format!("{part:<14} {}: {state}", status[part]["kind"].as_str().unwrap_or("?")));
@@ -92,8 +94,13 @@ pub fn describe(status: &Value) -> String {
     for worker in workers {
         let text = |name: &str| worker[name].as_str().unwrap_or("?").to_owned();
         lines.push(format!(
-            "process        {} on {} (pid {}): {} in hand, {} ready, {} failed",
+            "process        {} {}{} on {} (pid {}): {} in hand, {} ready, {} failed",
             text("role"),
+            text("id"),
+            match worker["state"].as_str() {
+                Some(state @ ("draining" | "drained")) => format!(", {state},"),
+                _ => String::new(),
+            },
             text("host"),
             number(&worker["pid"]),
             number(&worker["inFlight"]),

@@ -111,6 +111,8 @@ pub struct EmbeddingState {
     pub content_version: i64,
     pub embedded_version: Option<i64>,
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When somebody decided that it stays without a vector.
+    pub discarded_at: Option<DateTime<Utc>>,
     pub updated_at: DateTime<Utc>,
 }
 
@@ -127,6 +129,7 @@ struct StateRow {
     attempts: Option<i32>,
     last_error: Option<String>,
     not_before: Option<DateTime<Utc>>,
+    discarded_at: Option<DateTime<Utc>>,
     task_updated_at: Option<DateTime<Utc>>,
 }
 
@@ -212,7 +215,7 @@ impl Db {
     pub async fn embedding_state(&self, id: i64) -> Result<Option<EmbeddingState>, DbError> {
         let select = "SELECT r.user_id, r.content_version, r.embedded_version, r.embedding_model, \
             r.embedding_parts, r.embedded_at, r.updated_at AS row_updated_at, t.state, t.attempts, t.last_error, \
-            t.not_before, t.updated_at AS task_updated_at FROM recommendations r LEFT JOIN embedding_tasks t \
+            t.not_before, t.discarded_at, t.updated_at AS task_updated_at FROM recommendations r LEFT JOIN embedding_tasks t \
             ON t.recommendation_id = r.id AND t.target = 'current' WHERE r.id = $1";
         let row: Option<StateRow> = sql::one(self.read(), select, [id.into()]).await?;
         Ok(row.map(EmbeddingState::from))
@@ -240,6 +243,7 @@ impl From<StateRow> for EmbeddingState {
             content_version: row.content_version,
             embedded_version: row.embedded_version,
             next_attempt_at: row.not_before.filter(|_| waits),
+            discarded_at: row.discarded_at.filter(|_| status == EmbeddingStatus::Failed),
             updated_at: row.task_updated_at.or(row.embedded_at).unwrap_or(row.row_updated_at),
         }
     }

@@ -29,7 +29,8 @@ const STEPS: &[Step] = steps![
     "0003_claims",
     "0004_provider",
     "0005_embedding_cache",
-    "0006_provider_usage"
+    "0006_provider_usage",
+    "0007_operations"
 ];
 
 impl MigrationName for &'static Step {
@@ -141,6 +142,8 @@ mod tests {
             "claims",
             "embedding_cache",
             "provider_usage",
+            "embedding_attempts",
+            "embedding_audit",
         ];
         for step in STEPS {
             for table in tables {

@@ -4,15 +4,20 @@
 //! waits together; what a write changes in the vector index is applied after its commit, in the order of the
 //! commits. On PostgreSQL, both go to one pool ([`pooled`]), and the server keeps the index.
 
+pub mod attempts;
+pub mod audit;
 pub mod cache;
 pub mod changes;
 pub mod claims;
 mod combine;
 mod connect;
 pub mod counts;
+pub mod dead_letters;
+pub mod dead_orders;
 pub mod embeddings;
 mod entities;
 mod error;
+pub mod intake;
 pub mod lists;
 pub mod live;
 pub mod migrate;

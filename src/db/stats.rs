@@ -26,6 +26,7 @@ struct CountRow {
     state: String,
     priority: i16,
     again: bool,
+    discarded: bool,
     tasks: i64,
     oldest: Option<DateTime<Utc>>,
 }
@@ -33,12 +34,15 @@ struct CountRow {
 impl Db {
     pub async fn queue_counts(&self) -> Result<QueueCounts, DbError> {
         // As `TaskState::status` has it for one task.
-        let select = "SELECT state, priority, attempts > 0 AND not_before > $1 AS again, count(*) AS tasks, \
-                      min(enqueued_at) AS oldest FROM embedding_tasks GROUP BY 1, 2, 3";
+        let select = "SELECT state, priority, attempts > 0 AND not_before > $1 AS again, \
+                      discarded_at IS NOT NULL AS discarded, count(*) AS tasks, \
+                      min(enqueued_at) AS oldest FROM embedding_tasks GROUP BY 1, 2, 3, 4";
         let mut counts = QueueCounts::default();
         for row in sql::all::<CountRow>(self.read(), select, [sql::now().into()]).await? {
             let tasks = row.tasks.max(0) as u64;
             match TaskState::parse(&row.state) {
+                // Nobody is to do anything about those.
+                Some(TaskState::Dead) if row.discarded => {}
                 Some(TaskState::Dead) => counts.dead += tasks,
                 Some(TaskState::Pending | TaskState::Retrying) if row.again => counts.retrying += tasks,
                 _ => {

@@ -4,12 +4,15 @@
 //! `retrying`, or `dead`. Every change names the version it is about, so that what is late changes nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
+use super::attempts::{self, FailureClass, NewAttempt};
 use super::{Db, DbError, Tx, sql};
+use crate::domain::dead_letter::error_group;
 use crate::domain::priority::Priority;
 use crate::domain::status::TaskState;
 use crate::domain::task::{EmbedTask, Target};
@@ -98,6 +101,17 @@ pub struct FailedAttempt {
     pub error: String,
     pub state: TaskState,
     pub not_before: DateTime<Utc>,
+    /// Where an attempt was made and counted, what is remembered of it.
+    pub made: Option<AttemptMade>,
+}
+
+/// What a failed attempt's own row tells beyond the task's.
+#[derive(Clone, Debug)]
+pub struct AttemptMade {
+    pub class: FailureClass,
+    /// The process that made it.
+    pub worker: Arc<str>,
+    pub duration: Duration,
 }
 
 /// A task that the broker gave up: nobody acked it, again and again.
@@ -107,6 +121,28 @@ pub struct BrokerDeath {
     pub reason: String,
     /// The message's own.
     pub published_at: DateTime<Utc>,
+}
+
+impl FailedAttempt {
+    fn row(&self, now: DateTime<Utc>) -> Option<NewAttempt> {
+        let made = self.made.as_ref()?;
+        Some(NewAttempt {
+            task: self.task,
+            attempt: i32::try_from(self.attempts).unwrap_or(i32::MAX),
+            at: now,
+            error: self.error.clone(),
+            class: made.class,
+            worker: Some(made.worker.to_string()),
+            duration_ms: i64::try_from(made.duration.as_millis()).ok(),
+        })
+    }
+}
+
+impl BrokerDeath {
+    fn row(&self, attempt: i32, now: DateTime<Utc>) -> NewAttempt {
+        let (task, error, class) = (self.task, self.reason.clone(), FailureClass::Broker);
+        NewAttempt { task, attempt, at: now, error, class, worker: None, duration_ms: None }
+    }
 }
 
 impl Db {
@@ -159,12 +195,13 @@ impl Db {
             let failures = failures.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = $4, attempts = $5, last_error = $6, \
-                    not_before = $7, updated_at = $8, \
+                    not_before = $7, updated_at = $8, error_group = $9, discarded_at = NULL, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
-                let mut current = Vec::with_capacity(failures.len());
+                let (mut current, mut made) = (Vec::with_capacity(failures.len()), Vec::new());
                 for failure in failures.iter() {
-                    let values: [Value; 8] = [
+                    let now = sql::now();
+                    let values: [Value; 9] = [
                         failure.task.recommendation_id.into(),
                         failure.task.target.as_str().into(),
                         failure.task.content_version.into(),
@@ -172,10 +209,14 @@ impl Db {
                         i32::try_from(failure.attempts).unwrap_or(i32::MAX).into(),
                         failure.error.clone().into(),
                         failure.not_before.into(),
-                        sql::now().into(),
+                        now.into(),
+                        error_group(&failure.error).into(),
                     ];
-                    current.push(sql::execute(tx.conn(), update, values).await?.rows_affected() > 0);
+                    let is_current = sql::execute(tx.conn(), update, values).await?.rows_affected() > 0;
+                    made.extend(failure.row(now).filter(|_| is_current));
+                    current.push(is_current);
                 }
+                attempts::note(tx, made).await?;
                 Ok(current)
             }
             .boxed()
@@ -193,21 +234,27 @@ impl Db {
         self.write(move |tx| {
             let dead = dead.clone();
             async move {
-                let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5 \
+                let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5, \
+                    error_group = $7, discarded_at = NULL, attempts = attempts + 1 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
-                    AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6";
-                let mut recorded = Vec::with_capacity(dead.len());
+                    AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6 RETURNING attempts";
+                let (mut recorded, mut made) = (Vec::with_capacity(dead.len()), Vec::new());
                 for letter in dead.iter() {
-                    let values: [Value; 6] = [
+                    let now = sql::now();
+                    let values: [Value; 7] = [
                         letter.task.recommendation_id.into(),
                         letter.task.target.as_str().into(),
                         letter.task.content_version.into(),
                         letter.reason.clone().into(),
-                        sql::now().into(),
+                        now.into(),
                         letter.published_at.into(),
+                        error_group(&letter.reason).into(),
                     ];
-                    recorded.push(sql::execute(tx.conn(), update, values).await?.rows_affected() > 0);
+                    let attempt = sql::scalar::<i32>(tx.conn(), update, values).await?;
+                    made.extend(attempt.map(|attempt| letter.row(attempt, now)));
+                    recorded.push(attempt.is_some());
                 }
+                attempts::note(tx, made).await?;
                 Ok(recorded)
             }
             .boxed()

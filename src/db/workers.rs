@@ -49,6 +49,10 @@ pub struct Heartbeat {
     /// Why there are as many as there are, and since when.
     pub concurrency_reason: Option<String>,
     pub concurrency_changed_at: Option<DateTime<Utc>>,
+    /// `working`, `draining` or `drained`; none for a process that doesn't embed.
+    pub state: Option<String>,
+    /// Since when it is to take nothing more; written by whoever wants that.
+    pub drain_since: Option<DateTime<Utc>>,
 }
 
 impl Heartbeat {
@@ -66,7 +70,7 @@ impl Heartbeat {
 const COLUMNS: &str = "id, role, host, pid, started_at, heartbeat_at, in_flight, max_concurrent, batch_size, \
     ready_total, failed_total, ready_per_second, broker_error, provider_error, newest_high, \
     newest_normal, newest_low, oldest_high, oldest_normal, oldest_low, breaker_state, breaker_reason, breaker_since, \
-    breaker_probe_at, concurrency_min, concurrency_max, concurrency_reason, concurrency_changed_at";
+    breaker_probe_at, concurrency_min, concurrency_max, concurrency_reason, concurrency_changed_at, state";
 
 impl Db {
     /// Writes this process's heartbeat and forgets processes that died a day ago.
@@ -84,8 +88,8 @@ impl Db {
              breaker_reason = excluded.breaker_reason, breaker_since = excluded.breaker_since, \
              breaker_probe_at = excluded.breaker_probe_at, concurrency_min = excluded.concurrency_min, \
              concurrency_max = excluded.concurrency_max, concurrency_reason = excluded.concurrency_reason, \
-             concurrency_changed_at = excluded.concurrency_changed_at",
-            sql::tuple(1, 28)
+             concurrency_changed_at = excluded.concurrency_changed_at, state = excluded.state",
+            sql::tuple(1, 29)
         );
         let day_ago = heartbeat.heartbeat_at - chrono::Duration::days(1);
         self.change(upsert, values(heartbeat)).await?;
@@ -116,12 +120,13 @@ impl Db {
 }
 
 async fn heard_of(conn: &DatabaseConnection) -> Result<Vec<Heartbeat>, DbError> {
-    let select = format!("SELECT {COLUMNS} FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
+    let select =
+        format!("SELECT {COLUMNS}, drain_since FROM workers WHERE heartbeat_at > $1 ORDER BY started_at, id");
     let since = sql::now() - chrono::Duration::seconds(STALE_SECONDS);
     sql::all(conn, &select, [since.into()]).await
 }
 
-fn values(beat: Heartbeat) -> [Value; 28] {
+fn values(beat: Heartbeat) -> [Value; 29] {
     [
         beat.id.into(),
         beat.role.into(),
@@ -151,5 +156,6 @@ fn values(beat: Heartbeat) -> [Value; 28] {
         beat.concurrency_max.into(),
         beat.concurrency_reason.into(),
         beat.concurrency_changed_at.into(),
+        beat.state.into(),
     ]
 }

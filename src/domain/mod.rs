@@ -3,10 +3,12 @@
 
 pub mod backoff;
 pub mod body;
+pub mod dead_letter;
 pub mod embedding;
 pub mod fields;
 pub mod fusion;
 pub mod gradient;
+pub mod intake;
 pub mod keywords;
 pub mod priority;
 pub mod query;

@@ -24,6 +24,28 @@ impl<S: Sync> FromRequestParts<S> for Acting {
     }
 }
 
+/// Who is written down for what is done to the queue: the acting user, else who the header `x-actor` names, else
+/// nobody. Like all of it, as true as the proxy in front makes it.
+pub struct Actor(pub String);
+
+const ACTOR: &str = "x-actor";
+const MAX_ACTOR: usize = 64;
+
+impl<S: Sync> FromRequestParts<S> for Actor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        if let Acting(Some(user)) = Acting::from_request_parts(parts, state).await? {
+            return Ok(Self(user.to_string()));
+        }
+        let Some(value) = parts.headers.get(ACTOR) else { return Ok(Self("anonymous".to_owned())) };
+        match value.to_str() {
+            Ok(name) if (1..=MAX_ACTOR).contains(&name.trim().len()) => Ok(Self(name.trim().to_owned())),
+            _ => Err(InvalidField::new(ACTOR, format!("must be 1 to {MAX_ACTOR} characters of ASCII")).into()),
+        }
+    }
+}
+
 impl Acting {
     /// The header's user, else that of the body.
     pub fn or_body(&self, body: &Value) -> Result<Option<Uuid>, ApiError> {

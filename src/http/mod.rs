@@ -2,6 +2,7 @@
 //! database has it.
 
 mod body;
+mod dead_filter;
 mod error;
 mod identity;
 mod layers;

@@ -97,11 +97,11 @@ impl QueryParams {
     }
 
     /// An empty parameter counts as absent.
-    fn given(&self, name: &str) -> Option<&str> {
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    fn number(&self, name: &'static str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
+    pub(super) fn number(&self, name: &'static str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.given(name) else { return Ok(None) };
         match text.parse::<u64>() {
             Ok(n) if (min..=max).contains(&n) => Ok(Some(n)),

@@ -208,6 +208,8 @@ pub struct EmbeddingBody {
     /// The version whose vector is stored.
     pub embedded_version: Option<i64>,
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When it was discarded: it is found by words alone until its text is edited.
+    pub discarded_at: Option<DateTime<Utc>>,
     pub updated_at: DateTime<Utc>,
 }
 
@@ -223,6 +225,7 @@ impl EmbeddingBody {
             content_version: state.content_version,
             embedded_version: state.embedded_version,
             next_attempt_at: state.next_attempt_at,
+            discarded_at: state.discarded_at,
             updated_at: state.updated_at,
         }
     }

@@ -6,12 +6,14 @@
 
 mod deaths;
 mod reconcile;
+mod upkeep;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use chrono::{DateTime, Utc};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,7 @@ use crate::config::sections::QueueSettings;
 use crate::db::claims::{Claim, ClaimedTask};
 use crate::db::{Db, DbError};
 use crate::domain::backoff::jittered;
+use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use reconcile::Look;
 
@@ -72,6 +75,8 @@ pub struct Relay {
     trouble: Mutex<Option<String>>,
     /// What the reconciler saw last.
     seen: Mutex<Option<Look>>,
+    /// The lanes that nobody takes from.
+    paused: watch::Sender<Pauses>,
 }
 
 impl Relay {
@@ -85,6 +90,7 @@ impl Relay {
             lateness: lateness(&settings.queue),
             trouble: Mutex::default(),
             seen: Mutex::default(),
+            paused: watch::Sender::new(Pauses::default()),
         })
     }
 
@@ -107,7 +113,7 @@ impl Relay {
 
     /// Relays until `shutdown`. Errors are waited out with back-off.
     pub async fn run(self: &Arc<Self>, shutdown: CancellationToken) {
-        tokio::join!(self.hand_over(&shutdown), self.record_deaths(&shutdown));
+        tokio::join!(self.hand_over(&shutdown), self.record_deaths(&shutdown), self.keep_up(&shutdown));
     }
 
     async fn hand_over(self: &Arc<Self>, shutdown: &CancellationToken) {
@@ -181,7 +187,7 @@ impl Relay {
             return Ok(Pass::Idle);
         }
         let depths = self.broker.depths().await?;
-        let mut pass = Pass::Full;
+        let mut pass = self.without_room(due);
         for lane in Priority::ALL {
             let room = self.window.saturating_sub(held(&depths, lane));
             if !due[lane as usize] || room == 0 {
@@ -192,6 +198,13 @@ impl Relay {
             }
         }
         Ok(pass)
+    }
+
+    /// What a pass is that finds no room for these: nothing is soon to be made in a lane that is paused.
+    fn without_room(&self, due: [bool; 3]) -> Pass {
+        let paused = self.paused.borrow();
+        let served = Priority::ALL.into_iter().any(|lane| due[lane as usize] && !paused.is_paused(lane));
+        if served { Pass::Full } else { Pass::Idle }
     }
 
     /// Up to [`BATCHES`] batches of a lane, within `room`; while one waits for its confirms, the next ones are

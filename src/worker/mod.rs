@@ -12,6 +12,7 @@ mod steering;
 mod tally;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -25,6 +26,7 @@ use crate::config::live::LiveQueue;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::domain::backoff::Backoff;
+use crate::domain::intake::Intake;
 use crate::embedder::Embedder;
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::Meter;
@@ -46,6 +48,8 @@ pub struct Worker {
     context: Arc<Context>,
     steering: Arc<Steering>,
     grace: Duration,
+    /// Whether something may still come.
+    subscribed: AtomicBool,
 }
 
 /// The settings that a worker goes by at the moment.
@@ -57,12 +61,14 @@ pub struct InForce {
     pub batch_size: usize,
     /// Deliveries in hand at most.
     pub prefetch: usize,
+    pub intake: Intake,
 }
 
 impl InForce {
-    fn new(queue: &QueueSettings, max_concurrent: usize, worthwhile_inputs: usize) -> Self {
+    fn new(queue: &QueueSettings, max_concurrent: usize, worthwhile_inputs: usize, intake: Intake) -> Self {
         let batch_size = queue.batch_size.max(worthwhile_inputs);
-        Self { max_concurrent, batch_size, prefetch: QueueSettings::prefetch(max_concurrent, batch_size) }
+        let prefetch = QueueSettings::prefetch(max_concurrent, batch_size);
+        Self { max_concurrent, batch_size, prefetch, intake }
     }
 }
 
@@ -81,11 +87,13 @@ struct Context {
     meter: Meter,
     /// Batches that are being loaded or written back.
     storing: Busy,
+    /// This process, as the others know it.
+    process: Arc<str>,
 }
 
 impl Worker {
     /// `guard` is the embedder once more, where it is a remote one under control; `meter` counts what its calls
-    /// take, and what it needn't be asked for.
+    /// take, and what it needn't be asked for. `process` is the id under which the others know this one.
     pub fn new(
         db: Db,
         broker: Arc<dyn Broker>,
@@ -93,6 +101,7 @@ impl Worker {
         guard: Option<Arc<Guarded>>,
         meter: Meter,
         queue: &QueueSettings,
+        process: Arc<str>,
     ) -> Self {
         let tally = Arc::new(Tally::default());
         let steering = Arc::new(Steering::new(queue, embedder.limits().worthwhile_inputs, guard.is_some()));
@@ -102,8 +111,9 @@ impl Worker {
         }
         let (backoff, gate, rows) = (queue.backoff(), Gate::new(guard), Rows::default());
         let storing = Busy::default();
-        let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter, storing };
-        Self { context: Arc::new(context), steering, grace: Duration::from_millis(queue.shutdown_grace_ms) }
+        let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter, storing, process };
+        let grace = Duration::from_millis(queue.shutdown_grace_ms);
+        Self { context: Arc::new(context), steering, grace, subscribed: AtomicBool::new(false) }
     }
 
     /// What this worker goes by at the moment.
@@ -124,8 +134,19 @@ impl Worker {
     }
 
     /// Goes by these values from now on, and by its own where there is none. Calls in flight are finished.
-    pub fn follow(&self, live: LiveQueue) {
-        self.steering.follow(live);
+    pub fn follow(&self, live: LiveQueue, intake: Intake) {
+        self.steering.follow(live, intake);
+    }
+
+    /// Whether it has been told to take nothing more.
+    pub fn is_draining(&self) -> bool {
+        self.in_force().intake.last
+    }
+
+    /// Whether it holds nothing and nothing can come.
+    pub fn is_empty(&self) -> bool {
+        let in_hand = self.in_hand().iter().any(|lane| lane.deliveries > 0);
+        !self.subscribed.load(Ordering::Acquire) && !in_hand && self.context.tally.in_flight() == 0
     }
 
     /// What this worker has done so far, for the heartbeat.
@@ -153,10 +174,12 @@ impl Worker {
         let mut away = false;
         while !shutdown.is_cancelled() {
             tokio::select! {
-                () = self.context.gate.open() => {}
+                () = self.ready_to_subscribe() => {}
                 () = shutdown.cancelled() => break,
             }
-            match self.context.broker.consume(self.in_force().prefetch).await {
+            let InForce { prefetch, intake, .. } = self.in_force();
+            self.subscribed.store(true, Ordering::Release);
+            match self.context.broker.consume_from(prefetch, intake).await {
                 Ok(mut consumer) => {
                     delays = patience().build();
                     if std::mem::take(&mut away) {
@@ -174,10 +197,24 @@ impl Worker {
                 }
                 Err(error) => tracing::debug!(%error, "can't subscribe"),
             }
+            self.subscribed.store(false, Ordering::Release);
+            if self.is_draining() {
+                // The calls in flight end by themselves; what comes after is another subscription.
+                delays = patience().build();
+                continue;
+            }
             let delay = delays.next().unwrap_or(MAX_BACKOFF);
             let _ = tokio::time::timeout(delay, shutdown.cancelled()).await;
         }
         self.drain(calls).await;
+    }
+
+    /// Waits until calls may be made, and something may be taken.
+    async fn ready_to_subscribe(&self) {
+        let mut changes = self.steering.changes();
+        // An error says that the worker is gone.
+        let _ = changes.wait_for(|in_force| !in_force.intake.last).await;
+        self.context.gate.open().await;
     }
 
     async fn consume(
@@ -190,6 +227,7 @@ impl Worker {
         loop {
             let in_force = *changes.borrow_and_update();
             consumer.set_prefetch(in_force.prefetch);
+            consumer.set_intake(in_force.intake);
             tokio::select! {
                 opened = timeout(LONGEST_HOLD, self.context.gate.open()) => if opened.is_err() {
                     // What was sent ahead goes back until calls may be made.
@@ -216,6 +254,10 @@ impl Worker {
                 _ = changes.changed() => continue,
                 batch = consumer.receive(in_force.batch_size) => batch?,
             };
+            if batch.is_empty() {
+                // It was the last.
+                return Ok(());
+            }
             self.top_up(consumer, &mut batch, in_force.batch_size).await?;
             calls.spawn(process::process(self.context.clone(), batch, permit));
             while let Some(ended) = calls.try_join_next() {
@@ -238,7 +280,11 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = self.context.storing.quiet() => break,
-                more = consumer.receive(batch_size - batch.len()) => batch.extend(more?),
+                more = consumer.receive(batch_size - batch.len()) => match more? {
+                    // There will be no more.
+                    more if more.is_empty() => break,
+                    more => batch.extend(more),
+                },
                 () = sleep_until(until) => break,
             }
         }

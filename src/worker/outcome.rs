@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::Context;
 use super::process::Job;
 use crate::broker::{Delivery, Outgoing, Route};
 use crate::db::DbError;
+use crate::db::attempts::FailureClass;
 use crate::db::embeddings::{Finished, Made};
-use crate::db::tasks::FailedAttempt;
+use crate::db::tasks::{AttemptMade, FailedAttempt};
 use crate::domain::status::TaskState;
 use crate::embedder::EmbedError;
 
@@ -35,6 +37,17 @@ pub(super) enum Failure {
     Transient(String),
     /// The provider's trouble: no attempt is counted.
     Wait { after: Duration, reason: String },
+}
+
+impl Failure {
+    /// As what the attempt is remembered; not at all where none is counted.
+    fn class(&self) -> Option<FailureClass> {
+        match self {
+            Self::Permanent(_) => Some(FailureClass::Permanent),
+            Self::Transient(_) => Some(FailureClass::Transient),
+            Self::Wait { .. } => None,
+        }
+    }
 }
 
 /// What a failed call means for its documents. Closes the gate at once where the provider is to be left alone,
@@ -119,11 +132,21 @@ pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
 }
 
 /// Records failed attempts, sends the copies on, acks.
-pub(super) async fn fail(context: &Context, failed: Vec<(Job, Failure)>) {
+pub(super) async fn fail(context: &Context, failed: Vec<(Job, Failure)>, began: Instant) {
     if failed.is_empty() {
         return;
     }
-    let verdicts: Vec<Verdict> = failed.into_iter().map(|(job, failure)| judge(context, job, failure)).collect();
+    let duration = began.elapsed();
+    let made = |failure: &Failure| {
+        failure.class().map(|class| AttemptMade { class, worker: context.process.clone(), duration })
+    };
+    let judged = failed.into_iter().map(|(job, failure)| {
+        let made = made(&failure);
+        let mut verdict = judge(context, job, failure);
+        verdict.record.made = made;
+        verdict
+    });
+    let verdicts: Vec<Verdict> = judged.collect();
     let record = || context.db.record_failures(verdicts.iter().map(|v| v.record.clone()).collect());
     let Some(current) = context.patiently("record failures", record).await else { return };
     let (still, stale): (Vec<_>, Vec<_>) = verdicts.into_iter().zip(current).partition(|(_, current)| *current);
@@ -170,7 +193,7 @@ fn verdict(
     route: Option<Route>,
 ) -> Verdict {
     let error = reason.chars().take(MAX_ERROR).collect();
-    let record = FailedAttempt { task: job.task, attempts, error, state, not_before: later(delay) };
+    let record = FailedAttempt { task: job.task, attempts, error, state, not_before: later(delay), made: None };
     Verdict { job, record, route }
 }
 

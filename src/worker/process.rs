@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Context;
 use super::concurrency::Permit;
 use super::outcome::{self, Failure};
@@ -51,6 +53,7 @@ struct Ended {
 
 /// Works through one batch. Whatever is dropped on the way without an ack goes back to its lane.
 pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: Permit) {
+    let began = Instant::now();
     let _in_flight = context.tally.hold(&batch);
     let mut jobs = Vec::with_capacity(batch.len());
     for delivery in batch {
@@ -80,7 +83,7 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     drop(permit);
     keep(&context, ended.paid).await;
     outcome::finish(&context, ended.finished).await;
-    outcome::fail(&context, ended.failed).await;
+    outcome::fail(&context, ended.failed, began).await;
 }
 
 fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {

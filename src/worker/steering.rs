@@ -12,6 +12,7 @@ use super::concurrency::Concurrency;
 use crate::config::live::LiveQueue;
 use crate::config::sections::QueueSettings;
 use crate::domain::gradient::{Gradient, Reason, Sample};
+use crate::domain::intake::Intake;
 
 pub(super) struct Steering {
     /// This process's own.
@@ -28,6 +29,7 @@ pub(super) struct Steering {
 struct State {
     /// The own settings under the live ones.
     queue: QueueSettings,
+    intake: Intake,
     gradient: Option<Gradient>,
     reason: Reason,
     changed_at: DateTime<Utc>,
@@ -45,8 +47,14 @@ pub struct ConcurrencyView {
 impl Steering {
     pub(super) fn new(queue: &QueueSettings, worthwhile_inputs: usize, remote: bool) -> Self {
         let gradient = gradient(queue, remote);
-        let in_force = InForce::new(queue, calls(queue, gradient.as_ref()), worthwhile_inputs);
-        let state = State { queue: queue.clone(), gradient, reason: Reason::Set, changed_at: Utc::now() };
+        let in_force = InForce::new(queue, calls(queue, gradient.as_ref()), worthwhile_inputs, Intake::ALL);
+        let state = State {
+            queue: queue.clone(),
+            intake: Intake::ALL,
+            gradient,
+            reason: Reason::Set,
+            changed_at: Utc::now(),
+        };
         Self {
             queue: queue.clone(),
             worthwhile_inputs,
@@ -67,16 +75,16 @@ impl Steering {
     }
 
     /// Goes by these values from now on; another number of calls is where the search for the right one begins anew.
-    pub(super) fn follow(&self, live: LiveQueue) {
+    pub(super) fn follow(&self, live: LiveQueue, intake: Intake) {
         let queue = self.queue.under(live);
         let mut state = self.state();
         if queue.max_concurrent != state.queue.max_concurrent {
             state.gradient = gradient(&queue, self.remote);
             (state.reason, state.changed_at) = (Reason::Set, Utc::now());
         }
-        state.queue = queue;
-        if let Some(InForce { max_concurrent, batch_size, prefetch }) = self.apply(&state) {
-            tracing::info!(max_concurrent, batch_size, prefetch, "the live settings have changed");
+        (state.queue, state.intake) = (queue, intake);
+        if let Some(InForce { max_concurrent, batch_size, prefetch, intake }) = self.apply(&state) {
+            tracing::info!(max_concurrent, batch_size, prefetch, ?intake, "the live settings have changed");
         }
     }
 
@@ -104,7 +112,8 @@ impl Steering {
 
     /// Under the lock of the state, so that two changes can't overtake each other.
     fn apply(&self, state: &State) -> Option<InForce> {
-        let next = InForce::new(&state.queue, calls(&state.queue, state.gradient.as_ref()), self.worthwhile_inputs);
+        let calls = calls(&state.queue, state.gradient.as_ref());
+        let next = InForce::new(&state.queue, calls, self.worthwhile_inputs, state.intake);
         if next == self.in_force() {
             return None;
         }

@@ -12,6 +12,7 @@ mod embedder;
 mod healthcheck;
 mod kill;
 mod live;
+mod operate;
 mod postgres_trouble;
 mod promises;
 mod providers;

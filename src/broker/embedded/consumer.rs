@@ -12,8 +12,12 @@ use tokio::time::{Instant, sleep_until};
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::Shared;
 use super::lanes::Queued;
+use crate::domain::intake::Intake;
 
-pub(super) struct EmbeddedConsumer(Arc<Subscription>);
+pub(super) struct EmbeddedConsumer {
+    subscription: Arc<Subscription>,
+    intake: Intake,
+}
 
 /// Outlives its consumer for as long as one of its deliveries is held.
 struct Subscription {
@@ -26,14 +30,15 @@ struct Subscription {
 }
 
 impl EmbeddedConsumer {
-    pub fn new(broker: Arc<Shared>, prefetch: usize) -> Self {
+    pub fn new(broker: Arc<Shared>, prefetch: usize, intake: Intake) -> Self {
         let prefetch = AtomicUsize::new(prefetch.max(1));
-        Self(Arc::new(Subscription { broker, prefetch, held: AtomicUsize::new(0), freed: Notify::new() }))
+        let subscription = Subscription { broker, prefetch, held: AtomicUsize::new(0), freed: Notify::new() };
+        Self { subscription: Arc::new(subscription), intake }
     }
 
     fn deliver(&self, queued: Queued) -> Delivery {
         let (message, lane, redelivered) = (queued.message.clone(), queued.lane, queued.returns > 0);
-        let receipt = Held { subscription: self.0.clone(), queued: Some(queued) };
+        let receipt = Held { subscription: self.subscription.clone(), queued: Some(queued) };
         Delivery::new(message, lane, redelivered, Box::new(receipt))
     }
 }
@@ -44,8 +49,9 @@ impl Consumer for EmbeddedConsumer {
         // While there is work nothing below waits, and a loop of receive and ack would keep its thread
         // from every other consumer.
         consume_budget().await;
-        let Subscription { broker, prefetch, held, freed } = &*self.0;
-        if max == 0 {
+        let Subscription { broker, prefetch, held, freed } = &*self.subscription;
+        // Nothing is sent ahead here.
+        if max == 0 || self.intake.last {
             return Ok(Vec::new());
         }
         loop {
@@ -58,7 +64,7 @@ impl Consumer for EmbeddedConsumer {
             }
             let (taken, next_due) = {
                 let mut store = broker.store();
-                (store.take(room.min(max)), store.next_due())
+                (store.take(room.min(max), self.intake), store.next_due())
             };
             if !taken.is_empty() {
                 held.fetch_add(taken.len(), Ordering::AcqRel);
@@ -72,7 +78,11 @@ impl Consumer for EmbeddedConsumer {
     }
 
     fn set_prefetch(&mut self, prefetch: usize) {
-        self.0.prefetch.store(prefetch.max(1), Ordering::Release);
+        self.subscription.prefetch.store(prefetch.max(1), Ordering::Release);
+    }
+
+    fn set_intake(&mut self, intake: Intake) {
+        self.intake = intake;
     }
 }
 

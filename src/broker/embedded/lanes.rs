@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::{DateTime, Utc};
 
 use super::super::Message;
+use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
 
 /// A message on its way through a lane: it keeps its place in line when it is handed out and comes back.
@@ -46,9 +47,9 @@ impl Lanes {
         self.lanes[queued.lane as usize].returned.insert(queued.arrival, queued);
     }
 
-    /// The next in weighted rounds over the lanes that have something.
-    pub fn pop(&mut self) -> Option<Queued> {
-        let lane = self.rounds.next(|lane| self.lanes[lane as usize].len() > 0)?;
+    /// The next in weighted rounds over the lanes that are taken from and have something.
+    pub fn pop(&mut self, intake: Intake) -> Option<Queued> {
+        let lane = self.rounds.next(|lane| intake.takes(lane) && self.lanes[lane as usize].len() > 0)?;
         self.lanes[lane as usize].pop()
     }
 
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     fn pop_ids(lanes: &mut Lanes) -> Vec<String> {
-        std::iter::from_fn(|| lanes.pop()).map(|queued| queued.message.id).collect()
+        std::iter::from_fn(|| lanes.pop(Intake::ALL)).map(|queued| queued.message.id).collect()
     }
 
     #[test]
@@ -83,7 +84,7 @@ mod tests {
         for id in ["a", "b", "c", "d"] {
             lanes.push(Priority::Normal, message(id), Utc::now());
         }
-        let taken: Vec<_> = (0..3).filter_map(|_| lanes.pop()).collect();
+        let taken: Vec<_> = (0..3).filter_map(|_| lanes.pop(Intake::ALL)).collect();
         lanes.push(Priority::Normal, message("e"), Utc::now());
         for queued in taken.into_iter().rev() {
             lanes.put_back(queued);
@@ -101,7 +102,7 @@ mod tests {
             }
         }
         let mut served = [0; 3];
-        for queued in std::iter::from_fn(|| lanes.pop()).take(24) {
+        for queued in std::iter::from_fn(|| lanes.pop(Intake::ALL)).take(24) {
             served[queued.lane as usize] += 1;
         }
         assert_eq!(served, [16, 6, 2]);

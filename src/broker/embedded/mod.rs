@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::topology::Topology;
 use super::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
+use crate::domain::intake::Intake;
 use consumer::EmbeddedConsumer;
 use notices::NoticeConsumer;
-use store::Store;
+use store::{Shelf, Store};
 
 pub struct EmbeddedBroker(Arc<Shared>);
 
@@ -61,8 +62,8 @@ impl Broker for EmbeddedBroker {
         accepted
     }
 
-    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        Ok(Box::new(EmbeddedConsumer::new(self.0.clone(), prefetch)))
+    async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
+        Ok(Box::new(EmbeddedConsumer::new(self.0.clone(), prefetch, intake)))
     }
 
     async fn depths(&self) -> Result<Depths, Unavailable> {
@@ -70,7 +71,11 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        Ok(Box::new(NoticeConsumer::new(self.0.clone(), prefetch)))
+        Ok(Box::new(NoticeConsumer::new(self.0.clone(), Shelf::Notices, prefetch)))
+    }
+
+    async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        Ok(Box::new(NoticeConsumer::new(self.0.clone(), Shelf::DeadLetters, prefetch)))
     }
 
     fn in_hand(&self) -> [InHand; 3] {

@@ -1,4 +1,4 @@
-//! A subscription to the notices of dead letters.
+//! A subscription to the dead letters, or to the notices of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,23 +8,26 @@ use tokio::task::coop::consume_budget;
 
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::Shared;
-use super::store::Notice;
+use super::store::{Notice, Shelf};
+use crate::domain::intake::Intake;
 
 pub(super) struct NoticeConsumer {
     broker: Arc<Shared>,
+    shelf: Shelf,
     prefetch: usize,
     /// Unacked notices, of those that this consumer was told.
     held: Arc<AtomicUsize>,
 }
 
 impl NoticeConsumer {
-    pub fn new(broker: Arc<Shared>, prefetch: usize) -> Self {
-        Self { broker, prefetch: prefetch.max(1), held: Arc::default() }
+    pub fn new(broker: Arc<Shared>, shelf: Shelf, prefetch: usize) -> Self {
+        Self { broker, shelf, prefetch: prefetch.max(1), held: Arc::default() }
     }
 
     fn deliver(&self, notice: Notice) -> Delivery {
         let Notice { message, lane, death, told_before } = notice.clone();
-        let receipt = Held { broker: self.broker.clone(), held: self.held.clone(), notice: Some(notice) };
+        let (broker, held) = (self.broker.clone(), self.held.clone());
+        let receipt = Held { broker, shelf: self.shelf, held, notice: Some(notice) };
         Delivery::new(message, lane, told_before, Box::new(receipt)).with_death(Some(death))
     }
 }
@@ -41,7 +44,7 @@ impl Consumer for NoticeConsumer {
             // dead letters are rare.
             let arrived = self.broker.arrived.notified();
             let room = self.prefetch.saturating_sub(self.held.load(Ordering::Acquire));
-            let notices = self.broker.store().take_notices(room.min(max));
+            let notices = self.broker.store().take_from(self.shelf, room.min(max));
             if !notices.is_empty() {
                 self.held.fetch_add(notices.len(), Ordering::AcqRel);
                 return Ok(notices.into_iter().map(|notice| self.deliver(notice)).collect());
@@ -53,10 +56,14 @@ impl Consumer for NoticeConsumer {
     fn set_prefetch(&mut self, prefetch: usize) {
         self.prefetch = prefetch.max(1);
     }
+
+    /// The lanes have nothing to do with it.
+    fn set_intake(&mut self, _: Intake) {}
 }
 
 struct Held {
     broker: Arc<Shared>,
+    shelf: Shelf,
     held: Arc<AtomicUsize>,
     /// None once acked.
     notice: Option<Notice>,
@@ -72,7 +79,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.held.fetch_sub(1, Ordering::AcqRel);
         if let Some(notice) = self.notice.take() {
-            self.broker.store().take_notice_back(notice);
+            self.broker.store().take_back_to(self.shelf, notice);
         }
         self.broker.arrived.notify_waiters();
     }

@@ -11,23 +11,34 @@ use super::super::{Death, Depths, Message, Outgoing, Route};
 use super::ladder::Ladder;
 use super::lanes::{Lanes, Queued};
 use crate::domain::backoff::jittered;
+use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
 
 /// How many notices of dead letters wait at most, the newest. The ledger has what a worker gave up.
 pub(super) const KEPT_NOTICES: usize = 10_000;
+/// How many dead letters there are at most, the newest. The ledger has them all.
+const KEPT_DEAD: usize = 100_000;
+
+/// Where what has died lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shelf {
+    /// Of which nobody has taken notice yet.
+    Notices,
+    DeadLetters,
+}
 
 #[derive(Debug)]
 pub(super) struct Store {
     topology: Topology,
     lanes: Lanes,
     ladder: Ladder,
-    dead: u64,
-    /// Newest last.
+    /// Newest last, both.
+    dead: VecDeque<Notice>,
     notices: VecDeque<Notice>,
     hands: Hands,
 }
 
-/// A dead letter of which nobody has taken notice yet.
+/// A dead letter, or the notice of one.
 #[derive(Clone, Debug)]
 pub(super) struct Notice {
     pub message: Message,
@@ -42,7 +53,7 @@ impl Store {
             topology,
             lanes: Lanes::default(),
             ladder: Ladder::default(),
-            dead: 0,
+            dead: VecDeque::new(),
             notices: VecDeque::new(),
             hands: Hands::default(),
         }
@@ -71,8 +82,8 @@ impl Store {
     }
 
     /// Hands out what is ready, at most `max`.
-    pub fn take(&mut self, max: usize) -> Vec<Queued> {
-        let taken: Vec<_> = std::iter::from_fn(|| self.lanes.pop()).take(max).collect();
+    pub fn take(&mut self, max: usize, intake: Intake) -> Vec<Queued> {
+        let taken: Vec<_> = std::iter::from_fn(|| self.lanes.pop(intake)).take(max).collect();
         for queued in &taken {
             self.hands.take(queued.lane, queued.entered);
         }
@@ -105,7 +116,7 @@ impl Store {
             ready: self.lanes.depths(),
             unacked: self.in_hand().map(|lane| lane.deliveries),
             retrying: self.ladder.len() as u64,
-            dead: self.dead,
+            dead: self.dead.len() as u64,
         }
     }
 
@@ -113,24 +124,35 @@ impl Store {
         self.hands.look()
     }
 
-    /// Hands out notices, at most `max`, the oldest first.
-    pub fn take_notices(&mut self, max: usize) -> Vec<Notice> {
-        let count = self.notices.len().min(max);
-        self.notices.drain(..count).collect()
+    /// Hands out what lies there, at most `max`, the oldest first.
+    pub fn take_from(&mut self, shelf: Shelf, max: usize) -> Vec<Notice> {
+        let shelf = self.shelf(shelf);
+        let count = shelf.len().min(max);
+        shelf.drain(..count).collect()
     }
 
-    /// A notice was not acked.
-    pub fn take_notice_back(&mut self, notice: Notice) {
-        self.notices.push_front(Notice { told_before: true, ..notice });
+    /// What was taken from there was not acked.
+    pub fn take_back_to(&mut self, shelf: Shelf, notice: Notice) {
+        self.shelf(shelf).push_front(Notice { told_before: true, ..notice });
+    }
+
+    fn shelf(&mut self, shelf: Shelf) -> &mut VecDeque<Notice> {
+        match shelf {
+            Shelf::Notices => &mut self.notices,
+            Shelf::DeadLetters => &mut self.dead,
+        }
     }
 
     fn bury(&mut self, message: Message, lane: Priority, reason: String) {
-        if self.notices.len() == KEPT_NOTICES {
-            self.notices.pop_front();
-        }
-        self.dead += 1;
         let death = Death { reason, at: Utc::now() };
-        self.notices.push_back(Notice { message, lane, death, told_before: false });
+        let notice = Notice { message, lane, death, told_before: false };
+        for (shelf, kept) in [(&mut self.dead, KEPT_DEAD), (&mut self.notices, KEPT_NOTICES)] {
+            // What is given back may have made it longer.
+            while shelf.len() >= kept {
+                shelf.pop_front();
+            }
+            shelf.push_back(notice.clone());
+        }
     }
 }
 
@@ -172,9 +194,9 @@ mod tests {
             store.accept(dead(n), Instant::now());
         }
         assert_eq!(store.depths().dead, KEPT_NOTICES as u64 + 2);
-        let kept = store.take_notices(usize::MAX);
+        let kept = store.take_from(Shelf::Notices, usize::MAX);
         assert_eq!(kept.len(), KEPT_NOTICES);
         assert_eq!(kept[0].death.reason, "reason 2");
-        assert_eq!(store.take_notices(usize::MAX).len(), 0);
+        assert_eq!(store.take_from(Shelf::Notices, usize::MAX).len(), 0);
     }
 }

@@ -8,16 +8,24 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::lane::{Arrival, Lane};
+use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
+
+/// How long what was sent ahead of a closed lane is held.
+const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
+/// How often to look whether it is over.
+const HOLD_LOOK: Duration = Duration::from_secs(30);
 
 /// What arrived and nobody has taken yet.
 pub(super) struct Inbox {
@@ -34,8 +42,13 @@ pub(super) struct Inbox {
 struct State {
     /// What the caller may hold.
     prefetch: usize,
-    /// What the channels were opened with.
-    opened_with: usize,
+    intake: Intake,
+    /// The lane of each queue, and what its channel was opened with.
+    opened: Vec<(Option<Priority>, Option<usize>)>,
+    /// Channels that may still bring something.
+    delivering: usize,
+    /// Since when a lane is closed, with what was sent ahead of it held.
+    held_since: [Option<Instant>; 3],
     lanes: [VecDeque<Arrival>; 3],
     rounds: Rounds,
     /// Deliveries in the caller's hands.
@@ -45,9 +58,9 @@ struct State {
 }
 
 impl Inbox {
-    pub fn new(prefetch: usize) -> Arc<Self> {
-        let prefetch = prefetch.max(1);
-        let state = State { prefetch, opened_with: prefetch, ..State::default() };
+    pub fn new(prefetch: usize, intake: Intake, queues: impl Iterator<Item = Option<Priority>>) -> Arc<Self> {
+        let opened = queues.map(|lane| (lane, None)).collect();
+        let state = State { prefetch: prefetch.max(1), intake, opened, ..State::default() };
         let (news, turned) = (Notify::new(), Notify::new());
         Arc::new(Self { state: Mutex::new(state), news, turned, closed: CancellationToken::new() })
     }
@@ -58,16 +71,69 @@ impl Inbox {
         self.turned.notify_one();
     }
 
-    /// Waits until fresh channels are to be opened; returns their prefetch. Only once all that earlier channels
-    /// were sent is taken, or a caller that takes nothing for long and changes its mind often would come to hold
-    /// the whole queue.
-    pub async fn turn(&self) -> usize {
+    /// As [`Inbox::set_prefetch`].
+    pub fn set_intake(&self, intake: Intake) {
+        let mut state = self.state();
+        if state.intake == intake {
+            return;
+        }
+        let held = |lane: Priority, since: Option<Instant>| match intake.takes(lane) {
+            true => None,
+            false => since.or(Some(Instant::now())),
+        };
+        state.held_since = Priority::ALL.map(|lane| held(lane, state.held_since[lane as usize]));
+        state.intake = intake;
+        drop(state);
+        self.turned.notify_one();
+        self.news.notify_one();
+    }
+
+    /// The channels to begin with.
+    pub fn first_turns(&self) -> Vec<Turn> {
+        self.state().turns()
+    }
+
+    /// Waits until channels are to be opened or retired. A fresh one only once all that an earlier one was sent is
+    /// taken, or a caller that takes nothing for long and changes its mind often would come to hold the whole queue.
+    pub async fn turns(&self) -> Vec<Turn> {
         loop {
             let turned = self.turned.notified();
-            if let Some(prefetch) = self.state().turn() {
-                return prefetch;
+            let turns = self.state().turns();
+            if !turns.is_empty() {
+                return turns;
             }
             turned.await;
+        }
+    }
+
+    /// A channel has begun to deliver.
+    pub fn begun(&self) {
+        self.state().delivering += 1;
+    }
+
+    /// A channel brings nothing more.
+    pub fn stopped(&self) {
+        let mut state = self.state();
+        state.delivering = state.delivering.saturating_sub(1);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Waits until something of a closed lane has been held for too long: RabbitMQ takes the channel from a consumer
+    /// that keeps a delivery for half an hour.
+    pub async fn held_too_long(&self) {
+        while self.state().held_too_long().is_empty() {
+            sleep(HOLD_LOOK).await;
+        }
+    }
+
+    /// It goes back, and nobody gets it before its lane is open again.
+    pub fn give_back_held(&self) {
+        let mut state = self.state();
+        for lane in state.held_too_long() {
+            for arrival in state.lanes[lane as usize].drain(..) {
+                arrival.lane.give_back(arrival.tag, arrival.received.entered);
+            }
         }
     }
 
@@ -108,10 +174,17 @@ impl Inbox {
         let room = state.prefetch.saturating_sub(state.held).min(max);
         let taken: Vec<Arrival> = std::iter::from_fn(|| state.next()).take(room).collect();
         state.held += taken.len();
-        if state.prefetch != state.opened_with {
+        if state.is_to_turn() {
             self.turned.notify_one();
         }
         Ok(taken)
+    }
+
+    /// Whether nothing more comes, as this was to be the last.
+    fn is_finished(&self) -> bool {
+        let state = self.state();
+        let left = Priority::ALL.into_iter().any(|lane| state.hands_out(lane));
+        state.intake.last && state.delivering == 0 && !left && !state.is_to_turn()
     }
 
     fn free_one(&self) {
@@ -126,19 +199,58 @@ impl Inbox {
     }
 }
 
+/// A channel that is to be opened with this prefetch, or none to be there, for the queue at this place.
+pub(super) struct Turn {
+    pub queue: usize,
+    pub prefetch: Option<usize>,
+}
+
 impl State {
-    fn turn(&mut self) -> Option<usize> {
-        let left = self.lanes.iter().filter_map(VecDeque::front).any(|first| first.lane.is_retired());
-        if left || self.prefetch == self.opened_with {
-            return None;
+    fn turns(&mut self) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for queue in 0..self.opened.len() {
+            let (lane, opened) = self.opened[queue];
+            let prefetch = self.wanted(lane);
+            if prefetch != opened && (prefetch.is_none() || !self.has_left(lane)) {
+                self.opened[queue].1 = prefetch;
+                turns.push(Turn { queue, prefetch });
+            }
         }
-        self.opened_with = self.prefetch;
-        Some(self.prefetch)
+        turns
+    }
+
+    fn is_to_turn(&self) -> bool {
+        self.opened.iter().any(|(lane, opened)| self.wanted(*lane) != *opened)
+    }
+
+    /// What a queue's channel is to be opened with.
+    fn wanted(&self, lane: Option<Priority>) -> Option<usize> {
+        let sent = !self.intake.last && lane.is_none_or(|lane| self.intake.takes(lane));
+        sent.then_some(self.prefetch)
+    }
+
+    /// Whether something of a retired channel is still to be taken.
+    fn has_left(&self, lane: Option<Priority>) -> bool {
+        let of_queue = Priority::ALL.into_iter().filter(|one| lane.is_none_or(|lane| lane == *one));
+        of_queue.filter_map(|one| self.lanes[one as usize].front()).any(|first| first.lane.is_retired())
+    }
+
+    /// The closed lanes of which something has been held for too long.
+    fn held_too_long(&self) -> Vec<Priority> {
+        let too_long = |lane: &Priority| {
+            let since = self.held_since[*lane as usize];
+            !self.lanes[*lane as usize].is_empty() && since.is_some_and(|since| since.elapsed() >= LONGEST_HOLD)
+        };
+        Priority::ALL.into_iter().filter(too_long).collect()
+    }
+
+    fn hands_out(&self, lane: Priority) -> bool {
+        self.intake.takes(lane) && !self.lanes[lane as usize].is_empty()
     }
 
     fn next(&mut self) -> Option<Arrival> {
-        let Self { lanes, rounds, .. } = self;
-        let lane = rounds.next(|lane: Priority| !lanes[lane as usize].is_empty())?;
+        let Self { lanes, rounds, intake, .. } = self;
+        let lane = rounds.next(|lane: Priority| intake.takes(lane) && !lanes[lane as usize].is_empty())?;
         lanes[lane as usize].pop_front()
     }
 }
@@ -155,7 +267,7 @@ impl Consumer for RabbitConsumer {
         loop {
             let news = self.0.news.notified();
             let taken = self.0.take(max)?;
-            if !taken.is_empty() {
+            if !taken.is_empty() || self.0.is_finished() {
                 return Ok(taken.into_iter().map(|arrival| deliver(arrival, self.0.clone())).collect());
             }
             news.await;
@@ -164,6 +276,10 @@ impl Consumer for RabbitConsumer {
 
     fn set_prefetch(&mut self, prefetch: usize) {
         self.0.set_prefetch(prefetch);
+    }
+
+    fn set_intake(&mut self, intake: Intake) {
+        self.0.set_intake(intake);
     }
 }
 

@@ -139,8 +139,12 @@ impl Pump {
                 self.inbox.end(Some(reason));
             }
         }
-        if self.channel.status().connected() {
+        let connected = self.channel.status().connected();
+        if connected {
             self.cancel().await;
+        }
+        self.inbox.stopped();
+        if connected {
             self.settle_the_rest().await;
         }
         let _ = timeout(ANSWER, self.channel.close(200, "OK".into())).await;

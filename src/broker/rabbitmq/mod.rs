@@ -27,6 +27,7 @@ use super::in_hand::Hands;
 use super::topology::Topology;
 use super::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
 use crate::config::broker::AmqpServer;
+use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
 use connection::Address;
 use consumer::{Inbox, RabbitConsumer};
@@ -76,21 +77,21 @@ impl RabbitBroker {
         Ok(Self { topology, publishing, consuming, health, hands: Arc::default(), pumps: TaskTracker::new() })
     }
 
-    /// Subscribes to the queues, all of them or none.
+    /// Subscribes to the queues, all of them that are taken from, or none.
     async fn subscribe(
         &self,
         queues: Vec<(Option<Priority>, &str)>,
         prefetch: usize,
+        intake: Intake,
     ) -> Result<Box<dyn Consumer>, Unavailable> {
         let live = self.consuming.up().await?;
         live.ensure_declared().await?;
-        let inbox = Inbox::new(prefetch);
+        let inbox = Inbox::new(prefetch, intake, queues.iter().map(|(lane, _)| *lane));
         let consumer = RabbitConsumer(inbox.clone());
-        let queues = queues.into_iter().map(|(priority, queue)| (priority, queue.to_owned())).collect();
         let (hands, pumps) = (self.hands.clone(), self.pumps.clone());
-        let subscription = Subscription { live, queues, hands, inbox, pumps };
-        let channels = subscription.open(prefetch).await?;
-        self.pumps.spawn(subscription.keep(channels));
+        let mut subscription = Subscription::new(live, queues, hands, inbox, pumps);
+        subscription.open().await?;
+        self.pumps.spawn(subscription.keep());
         Ok(Box::new(consumer))
     }
 }
@@ -104,13 +105,17 @@ impl Broker for RabbitBroker {
         publisher::publish(&self.publishing, &self.topology, &messages).await
     }
 
-    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+    async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
         let lanes = Priority::ALL.map(|lane| (Some(lane), self.topology.lane_queue(lane)));
-        self.subscribe(lanes.into(), prefetch).await
+        self.subscribe(lanes.into(), prefetch, intake).await
     }
 
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        self.subscribe(vec![(None, self.topology.notice_queue())], prefetch).await
+        self.subscribe(vec![(None, self.topology.notice_queue())], prefetch, Intake::ALL).await
+    }
+
+    async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.subscribe(vec![(None, self.topology.dead_queue())], prefetch, Intake::ALL).await
     }
 
     async fn depths(&self) -> Result<Depths, Unavailable> {

@@ -1,8 +1,12 @@
 //! The routes, one file an idea.
 
+mod audit;
+mod dead_letters;
+mod dead_orders;
 mod docs;
 mod health;
 mod import;
+mod intake;
 mod lists;
 mod live;
 mod metrics;
@@ -51,6 +55,16 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(search::search))
         .routes(routes!(queue::status))
         .routes(routes!(live::get, live::put))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::groups))
+        .routes(routes!(dead_letters::one))
+        .routes(routes!(dead_orders::replay))
+        .routes(routes!(dead_orders::discard))
+        .routes(routes!(intake::pause))
+        .routes(routes!(intake::resume))
+        .routes(routes!(intake::drain))
+        .routes(routes!(intake::undrain))
+        .routes(routes!(audit::audit))
         .routes(routes!(users::follow, users::unfollow))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::health::Part;
+use super::intake::PausedBody;
 use crate::db::provider::ProviderLimits;
 use crate::db::stats::QueueCounts;
 use crate::db::workers::Heartbeat;
+use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
 use crate::http::error::ApiError;
@@ -37,6 +39,8 @@ pub struct QueueStatusBody {
     pub throughput_per_second: f64,
     /// Seconds until the queue is empty at this rate; null when nothing moves.
     pub eta_seconds: Option<f64>,
+    /// Lanes that no worker takes from, for the time being.
+    pub paused: PausedBody,
     pub workers: Vec<WorkerBody>,
     pub broker: Part,
     pub provider: ProviderBody,
@@ -161,6 +165,12 @@ pub struct WorkerBody {
     pub failed_total: i64,
     pub ready_per_second: f64,
     pub concurrency: ConcurrencyBody,
+    /// `working`; `draining` while a worker that takes nothing new finishes what it holds, and `drained` once it
+    /// can be stopped; null for a process without a worker.
+    #[schema(example = "working")]
+    pub state: Option<String>,
+    /// Since when it is to take nothing new.
+    pub drain_since: Option<DateTime<Utc>>,
 }
 
 /// Queue status
@@ -170,9 +180,11 @@ pub struct WorkerBody {
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
     let provider = async { tokio::join!(state.metrics.limits(), state.metrics.usage()) };
-    let (counts, workers, (limits, usage)) = tokio::join!(state.db.counts(), state.db.workers(), provider);
+    let (counts, workers, pauses, (limits, usage)) =
+        tokio::join!(state.db.counts(), state.db.workers(), state.db.pauses(), provider);
     let counts = counts?;
     let mut body = summary(&counts.queue, workers?, Utc::now());
+    body.paused = pauses?.into();
     body.broker.kind = state.broker.to_string();
     body.provider.kind = state.provider.to_string();
     if let Some(limits) = limits? {
@@ -206,6 +218,7 @@ fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) ->
         oldest_pending_seconds: counts.oldest.map(|at| (now - at).num_milliseconds().max(0) as f64 / 1e3),
         throughput_per_second: rate,
         eta_seconds: if open == 0 { Some(0.0) } else { (rate > 0.0).then(|| open as f64 / rate) },
+        paused: Pauses::default().into(),
         broker: Part::new("", workers.iter().find_map(|w| w.broker_error.clone())),
         provider: ProviderBody::new(&workers),
         workers: workers.into_iter().map(WorkerBody::from).collect(),
@@ -270,6 +283,8 @@ impl From<Heartbeat> for WorkerBody {
                 reason: beat.concurrency_reason,
                 changed_at: beat.concurrency_changed_at,
             },
+            state: beat.state,
+            drain_since: beat.drain_since,
         }
     }
 }

@@ -64,3 +64,19 @@ pub async fn a_notice_is_told_until_it_is_acked(broker: Arc<dyn Broker>) {
     ack_all(receive(&mut other, 1).await);
     assert_nothing_arrives(&mut other).await;
 }
+
+pub async fn those_that_are_looked_through_stay_unless_they_are_acked(broker: Arc<dyn Broker>) {
+    for id in ["a", "b", "c"] {
+        give_up(&broker, Priority::Normal, id).await;
+    }
+    let mut review = broker.review_dead_letters(10).await.expect("subscribed");
+    let all = receive_exactly(&mut review, 3).await;
+    assert_eq!(told(&all)[1], ("b", Priority::Normal, "reason of b: “ünïcode”"));
+    let (acked, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|letter| letter.message.id == "b");
+    ack_all(acked);
+    drop(kept);
+    drop(review);
+    settles_at(&broker, Depths { dead: 2, ..Depths::default() }).await;
+    // Whoever is to be told of them is told of all three.
+    assert_eq!(receive_exactly(&mut notices(&broker, 10).await, 3).await.len(), 3);
+}

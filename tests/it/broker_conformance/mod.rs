@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod depths;
+mod intake;
 mod lanes;
 mod load;
 mod receiving;
@@ -58,6 +59,10 @@ macro_rules! conformance_suite {
             retries::a_long_delay_does_not_block_a_short_one,
             dead_letters::a_dead_letter_is_told_with_its_reason_and_stays,
             dead_letters::a_notice_is_told_until_it_is_acked,
+            dead_letters::those_that_are_looked_through_stay_unless_they_are_acked,
+            intake::a_closed_lane_waits_and_nothing_of_it_is_returned,
+            intake::a_lane_that_is_closed_from_the_start_is_not_sent,
+            intake::the_last_of_a_subscription_is_handed_out_and_then_nothing,
             depths::depths_are_true_at_every_step,
             load::two_consumers_get_disjoint_deliveries,
             load::nothing_is_lost_or_doubled_under_load,

@@ -15,7 +15,8 @@ async fn a_ready_embedding_tells_its_model_and_versions() {
     let model = app.queue().await["model"].clone();
     let expected = json!({
         "status": "ready", "attempts": 0, "last_error": null, "model": model, "dimensions": 256, "parts": 1,
-        "content_version": 1, "embedded_version": 1, "next_attempt_at": null, "updated_at": null,
+        "content_version": 1, "embedded_version": 1, "next_attempt_at": null, "discarded_at": null,
+        "updated_at": null,
     });
     assert_eq!(ready, expected);
     app.stop().await;
@@ -51,7 +52,7 @@ async fn an_attempt_that_failed_tells_when_the_next_one_is() {
     let retrying = app.embedding_is(id, "retrying").await;
     assert_eq!((&retrying["attempts"], &retrying["last_error"]), (&json!(1), &json!("the provider is away")));
     assert!(retrying["next_attempt_at"].is_string());
-    assert_eq!(names(&retrying).len(), 10);
+    assert_eq!(names(&retrying).len(), 11);
     let queue = eventually("it is counted", async || {
         let queue = app.queue().await;
         (queue["retrying"] == 1).then_some(queue)

@@ -4,8 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{API, CONFIG, IMPORT, SAVE, SEARCH, body, path_of};
+use super::{API, CONFIG, IMPORT, SAVE, SEARCH, body, path_of, words};
 use crate::support::app::{Answer, TestApp, user};
+
+const QUEUE: &str = "/api/recommendations/embedding-queue";
+const REPLAY: &str = "/api/recommendations/embedding-queue/dead-letters/replay";
+const DISCARD: &str = "/api/recommendations/embedding-queue/dead-letters/discard";
+const PAUSE: &str = "/api/recommendations/embedding-queue/pause";
+const RESUME: &str = "/api/recommendations/embedding-queue/resume";
 
 async fn document(app: &TestApp) -> Value {
     let response = app.request(reqwest::Method::GET, "/openapi.json").send().await.unwrap();
@@ -25,6 +31,16 @@ async fn every_route_is_described() {
         .collect();
     let expected = [
         ("/api/recommendations/embedding-queue/config", &["get", "put"][..]),
+        ("/api/recommendations/embedding-queue/audit", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/groups", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/{recommendation_id}", &["get"]),
+        ("/api/recommendations/embedding-queue/dead-letters/replay", &["post"]),
+        ("/api/recommendations/embedding-queue/dead-letters/discard", &["post"]),
+        ("/api/recommendations/embedding-queue/pause", &["post"]),
+        ("/api/recommendations/embedding-queue/resume", &["post"]),
+        ("/api/recommendations/embedding-queue/workers/{id}/drain", &["post"]),
+        ("/api/recommendations/embedding-queue/workers/{id}/undrain", &["post"]),
         ("/api/recommendations/embedding-queue/status", &["get"]),
         ("/api/recommendations/import", &["post"]),
         ("/api/recommendations/place/google/{google_place_id}", &["get"]),
@@ -52,7 +68,9 @@ async fn every_route_is_described() {
 async fn the_examples_of_bodies_work() {
     let app = TestApp::start().await;
     let document = document(&app).await;
-    for (method, path, status) in [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200)] {
+    let operating = [REPLAY, DISCARD, PAUSE, RESUME].map(|path| ("post", path, 200));
+    let others = [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200)];
+    for (method, path, status) in others.into_iter().chain(operating) {
         let schema = &document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"];
         let example = &resolve(&document, schema)["example"];
         assert!(example.is_object(), "{path}");
@@ -131,6 +149,50 @@ async fn every_answer_is_as_its_schema_says() {
         ("get", "/health/live", app.get("/health/live", None).await),
         ("get", "/health/ready", app.get("/health/ready", None).await),
         ("delete", id, app.delete(&one, mine).await),
+    ];
+    for (method, path, answer) in answers {
+        let wrong = differences(&document, method, path, &answer);
+        assert!(wrong.is_empty(), "{method} {path} {}: {wrong:#?}\n{}", answer.status, answer.body);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn so_are_the_answers_to_whoever_operates_it() {
+    let app = words::app().await;
+    let document = document(&app).await;
+    let (one, two) = (app.save(&body(json!({ "description": "poison" }))).await, app.save(&body(json!({}))).await);
+    app.embedding_is(one, "failed").await;
+    app.embedding_is(two, "ready").await;
+    let worker = app.queue().await["workers"][0]["id"].as_str().expect("it has told of itself").to_owned();
+    let none = json!({});
+    let (list, letter) = (format!("{QUEUE}/dead-letters"), format!("{QUEUE}/dead-letters/{{recommendation_id}}"));
+    let (groups, audit) = (format!("{QUEUE}/dead-letters/groups"), format!("{QUEUE}/audit"));
+    let (drain, undrain) = (format!("{QUEUE}/workers/{{id}}/drain"), format!("{QUEUE}/workers/{{id}}/undrain"));
+    let of = |path: &str, id: &str| path.replace("{recommendation_id}", id).replace("{id}", id);
+    let answers = [
+        ("get", &*list, app.get(&list, None).await),
+        ("get", &list, app.get(&format!("{list}?limit=0"), None).await),
+        ("get", &groups, app.get(&groups, None).await),
+        ("get", &groups, app.get(&format!("{groups}?lane=x"), None).await),
+        ("get", &letter, app.get(&of(&letter, &one.to_string()), None).await),
+        ("get", &letter, app.get(&of(&letter, &two.to_string()), None).await),
+        ("get", &letter, app.get(&of(&letter, "x"), None).await),
+        ("post", REPLAY, app.post(REPLAY, &json!({ "ids": [two] })).await),
+        ("post", REPLAY, app.post(REPLAY, &none).await),
+        ("post", DISCARD, app.post(DISCARD, &json!({ "filter": {} })).await),
+        ("post", DISCARD, app.post(DISCARD, &none).await),
+        ("post", PAUSE, app.post(PAUSE, &json!({ "lane": "low" })).await),
+        ("post", PAUSE, app.post(PAUSE, &json!({ "lane": 5 })).await),
+        ("post", RESUME, app.post(RESUME, &none).await),
+        ("post", RESUME, app.post(RESUME, &json!([])).await),
+        ("post", &drain, app.post(&of(&drain, &worker), &none).await),
+        ("post", &drain, app.post(&of(&drain, "nobody"), &none).await),
+        ("get", "/api/recommendations/embedding-queue/status", app.get(&format!("{QUEUE}/status"), None).await),
+        ("post", &undrain, app.post(&of(&undrain, &worker), &none).await),
+        ("post", &undrain, app.post(&of(&undrain, "nobody"), &none).await),
+        ("get", &audit, app.get(&audit, None).await),
+        ("get", &audit, app.get(&format!("{audit}?cursor=x"), None).await),
     ];
     for (method, path, answer) in answers {
         let wrong = differences(&document, method, path, &answer);

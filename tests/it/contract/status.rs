@@ -25,6 +25,7 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
             "isProcessing",
             "model",
             "oldestPendingSeconds",
+            "paused",
             "processing",
             "provider",
             "queueLength",
@@ -44,6 +45,7 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
         [
             "batchSize",
             "concurrency",
+            "drainSince",
             "failedTotal",
             "heartbeatAt",
             "host",
@@ -54,7 +56,8 @@ async fn the_queue_status_has_mapxs_names_and_ours_in_camel_case() {
             "readyPerSecond",
             "readyTotal",
             "role",
-            "startedAt"
+            "startedAt",
+            "state"
         ]
     );
     app.stop().await;

@@ -45,7 +45,7 @@ pub(crate) async fn remote_over(
 }
 
 /// Points the settings to a provider; returns them for further changes.
-fn ask(settings: &mut Settings, base_url: String) -> Change<'_> {
+pub(crate) fn ask(settings: &mut Settings, base_url: String) -> Change<'_> {
     settings.embedder.provider = Provider::Openai;
     settings.embedder.base_url = base_url;
     settings.embedder.model = "fake-model".into();
@@ -53,7 +53,7 @@ fn ask(settings: &mut Settings, base_url: String) -> Change<'_> {
     Change(settings)
 }
 
-struct Change<'s>(&'s mut Settings);
+pub(crate) struct Change<'s>(&'s mut Settings);
 
 impl Change<'_> {
     fn then(self, change: impl FnOnce(&mut Settings)) {

@@ -9,6 +9,7 @@ use mapx_embeddings::broker::{
     Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Route, Unavailable,
 };
 use mapx_embeddings::config::Settings;
+use mapx_embeddings::domain::intake::Intake;
 use tokio::sync::watch;
 
 /// How the broker is at the moment.
@@ -74,9 +75,14 @@ impl Broker for MoodyBroker {
         self.inner.publish(messages).await
     }
 
-    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+    async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
         self.up().await?;
-        self.inner.consume(prefetch).await
+        self.inner.consume_from(prefetch, intake).await
+    }
+
+    async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.up().await?;
+        self.inner.review_dead_letters(prefetch).await
     }
 
     async fn depths(&self) -> Result<Depths, Unavailable> {

@@ -112,6 +112,11 @@ impl TestData {
         settings
     }
 
+    /// Of its virtual host, on the full stack.
+    pub fn vhost_url(&self) -> String {
+        self.vhost.as_ref().expect("on RabbitMQ").url()
+    }
+
     /// A connection beside those of the service.
     pub async fn connect(&self) -> DatabaseConnection {
         Database::connect(self.url()).await.expect("the database opens")

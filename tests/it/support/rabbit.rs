@@ -17,6 +17,7 @@ use mapx_embeddings::broker::{Broker, Consumer, Depths, Durability, InHand, Outg
 use mapx_embeddings::config::broker::{AmqpServer, BrokerSettings};
 use mapx_embeddings::config::secret::{Secret, ServerUrl};
 use mapx_embeddings::domain::backoff::Backoff;
+use mapx_embeddings::domain::intake::Intake;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -85,8 +86,12 @@ impl Broker for TestBroker {
         self.inner.publish(messages).await
     }
 
-    async fn consume(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        self.inner.consume(prefetch).await
+    async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.inner.consume_from(prefetch, intake).await
+    }
+
+    async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
+        self.inner.review_dead_letters(prefetch).await
     }
 
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {

@@ -1,0 +1,82 @@
+//! Who did what to the queue.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::db::audit::AuditEntry;
+use crate::domain::fields::InvalidField;
+use crate::http::dead_filter;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::params::QueryParams;
+use crate::http::shape::Envelope;
+use crate::http::state::AppState;
+
+/// A page, the newest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "items": [{
+        "id": 1, "at": "2026-01-31T12:00:00Z", "who": "cli", "action": "replay", "filter": { "lane": "low" },
+        "count": 1000, "finished_at": "2026-01-31T12:00:01Z"
+    }],
+    "next_cursor": null
+}))]
+pub struct AuditBody {
+    pub items: Vec<AuditEntryBody>,
+    /// For the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntryBody {
+    pub id: i64,
+    pub at: DateTime<Utc>,
+    /// The acting user, else the header `x-actor`, else `anonymous`.
+    pub who: String,
+    /// `replay`, `discard`, `pause`, `resume`, `drain` or `undrain`.
+    pub action: String,
+    /// What it was about.
+    #[schema(value_type = Object)]
+    pub filter: Value,
+    /// How many it has concerned so far.
+    pub count: u64,
+    /// Null while it is being carried out.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Audit
+#[utoipa::path(
+    get, path = "/api/recommendations/embedding-queue/audit", tag = "queue",
+    params(
+        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+    ),
+    responses(
+        (status = 200, description = "What was done, the newest first", body = Envelope<AuditBody>),
+        (status = 400, description = "A parameter is out of its range", body = ErrorBody),
+    )
+)]
+pub async fn audit(State(state): State<AppState>, query: QueryParams) -> Result<impl IntoResponse, ApiError> {
+    let limit = dead_filter::limit(&query)?;
+    let before = match query.given("cursor").map(str::parse::<i64>) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(_)) => return Err(InvalidField::new("cursor", "must be the next_cursor of a page before").into()),
+    };
+    let mut entries = state.db.audit(limit + 1, before).await?;
+    let more = entries.len() as u64 > limit;
+    entries.truncate(limit as usize);
+    let next_cursor = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+    let items = entries.into_iter().map(AuditEntryBody::from).collect();
+    Ok(Envelope::new(AuditBody { items, next_cursor }, "Audit"))
+}
+
+impl From<AuditEntry> for AuditEntryBody {
+    fn from(AuditEntry { id, at, who, action, filter, count, finished_at }: AuditEntry) -> Self {
+        let filter = serde_json::from_str(&filter).unwrap_or(Value::Null);
+        Self { id, at, who, action, filter, count: count.max(0) as u64, finished_at }
+    }
+}
