@@ -68,17 +68,18 @@ impl Embedder for Provider {
 pub async fn busy() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     println!("## How busy a provider is kept: {TEXTS} texts, by {BATCH}, {CALLS} calls of {LATENCY:?} at once\n");
-    let folder = tempfile::tempdir().expect("a temporary folder");
     let mut settings = Settings::load(None, []).expect("the defaults are valid");
-    settings.database.url = ServerUrl::new(format!("sqlite://{}", folder.path().join("bench.db").display()));
     settings.server.bind = "127.0.0.1:0".parse().expect("an address");
     settings.queue.batch_size = BATCH;
     settings.queue.max_concurrent = CALLS;
     settings.queue.max_concurrent_limit = 0;
     let ideal = (BATCH * CALLS) as f64 / LATENCY.as_secs_f64();
     for run in 1..=3 {
+        // A database of its own: not the earlier runs' rows are to be measured.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        settings.database.url = ServerUrl::new(format!("sqlite://{}", folder.path().join("bench.db").display()));
         let steady = Arc::new(Steady::default());
-        saturate(&settings, steady.clone(), run).await;
+        saturate(settings.clone(), steady.clone()).await;
         let (first, last) = steady.span.lock().expect("no panic").expect("calls");
         let rate = steady.texts.load(Ordering::Relaxed) as f64 / (last - first).as_secs_f64();
         let calls = steady.calls.load(Ordering::Relaxed);
@@ -86,23 +87,30 @@ pub async fn busy() {
     }
 }
 
-/// Imports first and works then, so that it isn't the import that is measured.
-async fn saturate(settings: &Settings, steady: Arc<Steady>, run: usize) {
-    let mut settings = settings.clone();
-    let app = App::build_with(settings.clone(), Role::All, Arc::new(Provider(steady.clone()))).await;
+/// Imports while the queue is paused, so that it isn't the import that is measured.
+async fn saturate(settings: Settings, steady: Arc<Steady>) {
+    let app = App::build_with(settings, Role::All, Arc::new(Provider(steady.clone()))).await;
     let app = app.expect("the app builds");
     let user = "3f0c1a52-7c1e-4b0a-9b57-0a6f1d2e4c01";
     let lines: String = (0..TEXTS)
-        .map(|n| format!("{{\"user_id\": \"{user}\", \"description\": \"run {run} text {n}\"}}\n"))
+        .map(|n| format!("{{\"user_id\": \"{user}\", \"description\": \"text number {n}\"}}\n"))
         .collect();
-    settings.server.bind = app.addr();
     let url = format!("http://{}/api/recommendations", app.addr());
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(app.run_until(shutdown.clone()));
     let http = reqwest::Client::new();
-    // Not paused: the lanes fill faster than they are served.
-    let imported = http.post(format!("{url}/import")).body(lines).send().await.expect("an answer");
-    assert!(imported.status().is_success(), "{}", imported.status());
+    let post = async |path: &str, body: String| {
+        let answer = http.post(format!("{url}/{path}")).body(body).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    };
+    post("embedding-queue/pause", String::new()).await;
+    // Known to the worker by then.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    post("import", lines).await;
+    assert_eq!(steady.texts.load(Ordering::Relaxed), 0, "paused");
+    // The relay has published its window.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    post("embedding-queue/resume", String::new()).await;
     let began = Instant::now();
     while steady.texts.load(Ordering::Relaxed) < TEXTS {
         assert!(began.elapsed() < PATIENCE, "not embedded within {PATIENCE:?}");
