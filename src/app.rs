@@ -23,6 +23,7 @@ use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
 use crate::http::{AppState, Server, metrics_router, router};
 use crate::metrics::Metrics;
+use crate::regeneration::Regenerations;
 use crate::relay::Relay;
 use crate::search::Search;
 use crate::worker::Worker;
@@ -38,6 +39,7 @@ pub struct App {
     worker: Arc<Worker>,
     reporter: Arc<Reporter>,
     search: Arc<Search>,
+    regenerations: Arc<Regenerations>,
     /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
     addr: SocketAddr,
@@ -77,12 +79,15 @@ impl App {
             Worker::new(db.clone(), broker.clone(), embedder.clone(), guard.clone(), meter, &settings.queue);
         let worker = Arc::new(worker);
         let reporter = Reporter::new(db.clone(), worker.clone(), relay.clone(), guard, role);
-        let search = Arc::new(Search::new(db.clone(), embedder, &settings));
+        let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
+        let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
         let metrics = Metrics::new(db.clone(), provider_key(&settings));
-        let server = listen(&settings, role, &db, &search, metrics).await?;
+        let parts = (search.clone(), regenerations.clone());
+        let server = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
-        Ok(Self { db, broker, relay, worker, reporter: Arc::new(reporter), search, server, addr, role, grace })
+        let reporter = Arc::new(reporter);
+        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, grace })
     }
 
     /// Where the API listens; with port 0 the port that was taken.
@@ -121,6 +126,7 @@ impl App {
             tokio::spawn(async move { reporter.run(drained).await })
         };
         let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
+        let regenerations = self.regenerations;
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
@@ -130,6 +136,10 @@ impl App {
             supervise("count", self.role != Role::Worker, shutdown.clone(), move |stop| {
                 let db = counted.clone();
                 Box::pin(async move { db.keep_counted(stop).await })
+            }),
+            supervise("regeneration", self.role != Role::Worker, shutdown.clone(), move |stop| {
+                let regenerations = regenerations.clone();
+                Box::pin(async move { regenerations.run(stop).await })
             }),
             supervise("worker", self.role != Role::Serve, shutdown, move |stop| {
                 let worker = worker.clone();
@@ -171,7 +181,7 @@ async fn listen(
     settings: &Settings,
     role: Role,
     db: &Db,
-    search: &Arc<Search>,
+    (search, regenerations): (Arc<Search>, Arc<Regenerations>),
     metrics: Metrics,
 ) -> anyhow::Result<Option<Server>> {
     let (key, server, router) = if role == Role::Worker {
@@ -180,7 +190,7 @@ async fn listen(
         let Some(bind) = bind else { return Ok(None) };
         ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
     } else {
-        let state = AppState::new(db.clone(), search.clone(), metrics, settings);
+        let state = AppState::new(db.clone(), search, regenerations, metrics, settings);
         ("server.bind", settings.server.clone(), router(state))
     };
     let bound = Server::bind(&server, router).await.with_context(|| {

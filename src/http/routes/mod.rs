@@ -9,6 +9,7 @@ mod metrics;
 mod places;
 mod queue;
 mod recommendations;
+mod regenerations;
 mod search;
 mod users;
 
@@ -51,6 +52,10 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(search::search))
         .routes(routes!(queue::status))
         .routes(routes!(live::get, live::put))
+        .routes(routes!(regenerations::begin, regenerations::list))
+        .routes(routes!(regenerations::get, regenerations::cancel))
+        .routes(routes!(regenerations::pause))
+        .routes(routes!(regenerations::resume))
         .routes(routes!(users::follow, users::unfollow))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
