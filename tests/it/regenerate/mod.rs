@@ -38,12 +38,12 @@ async fn fill(data: &TestData, rows: u64, texts: u64) {
     let statement = match data.is_postgres() {
         true => format!(
             "SET session_replication_role = replica; {user} ('00000000-0000-0000-0000-000000000001', now()) ON CONFLICT DO NOTHING; \
-             {insert} '00000000-0000-0000-0000-000000000001', 'unclear', 'A place, number ' || n % {texts}, 'public', \
+             {insert} '00000000-0000-0000-0000-000000000001', 'unclear', 'A place, number ' || (n % {texts}), 'public', \
              now(), now() FROM generate_series(1, {rows}) n"
         ),
         false => format!(
             "PRAGMA busy_timeout = 20000; {user} (x'00000000000000000000000000000001', '2026-01-01T00:00:00Z') ON CONFLICT DO NOTHING; \
-             {insert} x'00000000000000000000000000000001', 'unclear', 'A place, number ' || n % {texts}, 'public', \
+             {insert} x'00000000000000000000000000000001', 'unclear', 'A place, number ' || (n % {texts}), 'public', \
              '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z' FROM (WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL \
              SELECT n + 1 FROM c WHERE n < {rows}) SELECT n FROM c)"
         ),
