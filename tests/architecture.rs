@@ -30,7 +30,7 @@ const ROOMS: &[(&str, &str)] = &[
         "app",
         "domain config shutdown telemetry db broker embedder budget metrics search regeneration http relay worker heartbeat",
     ),
-    ("cli", "config shutdown telemetry db broker embedder heartbeat http app"),
+    ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
     ("main", "cli"),
 ];

@@ -5,6 +5,7 @@ mod demo;
 mod healthcheck;
 mod import;
 mod out;
+mod regenerate;
 mod search;
 mod service;
 mod status;
@@ -18,6 +19,8 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
+use crate::domain::priority::Priority;
+use crate::domain::regeneration::Scope;
 use crate::{broker, db, embedder, http, shutdown, telemetry};
 
 /// Keeps the vector embeddings of recommendations fresh and finds them by meaning.
@@ -59,6 +62,10 @@ enum Command {
     Search(SearchArgs),
     /// Show what waits, what runs and what failed
     Status(StatusArgs),
+    /// Have many rows embedded again, as a job of the running service
+    Regenerate(RegenerateArgs),
+    /// List, show, pause, resume or cancel regenerations
+    Regenerations(RegenerationsArgs),
     /// Print the settings in force, secrets hidden
     Config(ConfigArgs),
     /// Ask a running service or worker whether it is ready; exit code 0 if it is, for supervisors and containers
@@ -147,6 +154,56 @@ struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+struct RegenerateArgs {
+    /// all (each distinct text is paid for once more), missing (no vector), stale (of another model or text) or
+    /// failed (given up)
+    #[arg(long, default_value = "missing", value_parser = str::parse::<Scope>)]
+    scope: Scope,
+    /// Only tell what it would take: rows, texts, tokens, money and time
+    #[arg(long, conflicts_with = "watch")]
+    dry_run: bool,
+    /// The lane: high, normal or low, which is the default
+    #[arg(long, value_parser = str::parse::<Priority>)]
+    priority: Option<Priority>,
+    /// Follow it to its end; Ctrl-C stops looking, not the job
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct RegenerationsArgs {
+    #[command(subcommand)]
+    command: RegenerationsCommand,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum RegenerationsCommand {
+    /// All of them, the newest first
+    List,
+    /// How far one is
+    Show {
+        job: i64,
+        /// Follow it to its end
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Begin nothing more until it is resumed
+    Pause { job: i64 },
+    /// Go on, after a cancel too, while no other has begun
+    Resume { job: i64 },
+    /// End it; the vectors that are there stay
+    Cancel { job: i64 },
+}
+
+#[derive(Debug, Args)]
 struct ConfigArgs {
     /// Print the annotated defaults instead
     #[arg(long)]
@@ -190,6 +247,8 @@ impl Cli {
             Command::Import(args) => import::run(quiet(settings), args).await,
             Command::Search(args) => search::run(quiet(settings), args).await,
             Command::Status(args) => status::run(settings, args).await,
+            Command::Regenerate(args) => regenerate::run(settings, args).await,
+            Command::Regenerations(args) => regenerate::jobs(settings, args).await,
             Command::Config(args) => print_settings(&settings, &args),
             Command::Healthcheck(args) => healthcheck::run(settings, args).await,
             Command::Demo(args) => demo::run(quiet(settings), args).await,

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use broker::BrokerSettings;
 use embedder::EmbedderSettings;
 use sections::{
-    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings, SearchSettings,
-    ServerSettings,
+    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings,
+    SearchSettings, ServerSettings,
 };
 
 /// The annotated defaults, as shipped.

@@ -84,7 +84,8 @@ impl RegenerationRequest {
     /// Names the field that is unknown or wrong; a misspelt `dry_run` must not become a bill.
     pub fn read(body: Value) -> Result<Self, InvalidField> {
         const KNOWN: [&str; 3] = ["scope", "dry_run", "priority"];
-        let unknown = body.as_object().and_then(|fields| fields.keys().find(|name| !KNOWN.contains(&name.as_str())));
+        let unknown =
+            body.as_object().and_then(|fields| fields.keys().find(|name| !KNOWN.contains(&name.as_str())));
         if let Some(name) = unknown {
             let name: String = name.chars().take(64).collect();
             return Err(InvalidField::new(name, "is not known here; scope, dry_run and priority are"));

@@ -7,8 +7,8 @@ use super::Context;
 use super::concurrency::Permit;
 use super::outcome::{self, Failure};
 use crate::broker::Delivery;
-use crate::db::cache::Kept;
 use crate::db::DbError;
+use crate::db::cache::Kept;
 use crate::db::embeddings::{Finished, Loaded, Made};
 use crate::db::regenerations::Mark;
 use crate::domain::task::{EmbedTask, Target};
@@ -154,7 +154,12 @@ async fn kept(context: &Context, documents: &[Document]) -> Result<HashMap<Strin
         led.filter_map(|document| Some((document.mark?.leader?, document.hash.as_str()))).collect();
     let stored = context.db.vectors_of(&Vec::from_iter(leaders.keys().copied())).await?;
     // A leader that was edited since has the vector of another text.
-    kept.extend(stored.into_iter().filter(|(id, hash, _)| leaders.get(id) == Some(&hash.as_str())).map(|(_, hash, kept)| (hash, kept)));
+    kept.extend(
+        stored
+            .into_iter()
+            .filter(|(id, hash, _)| leaders.get(id) == Some(&hash.as_str()))
+            .map(|(_, hash, kept)| (hash, kept)),
+    );
     Ok(kept)
 }
 

@@ -201,14 +201,19 @@ impl From<ClosedRow> for Closed {
 /// On PostgreSQL each row is looked up by its key, as LIMIT never becomes a join: without statistics, the planner
 /// reads the tables from end to end.
 fn closed(postgres: bool) -> String {
-    let (row, task) = ("recommendations r WHERE r.id = i.recommendation_id", "embedding_tasks t \
-        WHERE t.recommendation_id = i.recommendation_id AND t.target = 'current' AND t.content_version = i.content_version");
+    let (row, task) = (
+        "recommendations r WHERE r.id = i.recommendation_id",
+        "embedding_tasks t \
+        WHERE t.recommendation_id = i.recommendation_id AND t.target = 'current' AND t.content_version = i.content_version",
+    );
     let joins = match postgres {
         true => format!(
             "LEFT JOIN LATERAL (SELECT r.id, r.deleted_at, r.content_version, r.embedded_version, r.embedded_at, \
              r.embedding_model FROM {row} LIMIT 1) r ON true LEFT JOIN LATERAL (SELECT t.state FROM {task} LIMIT 1) t ON true"
         ),
-        false => format!("LEFT JOIN {} LEFT JOIN {}", row.replacen("WHERE", "ON", 1), task.replacen("WHERE", "ON", 1)),
+        false => {
+            format!("LEFT JOIN {} LEFT JOIN {}", row.replacen("WHERE", "ON", 1), task.replacen("WHERE", "ON", 1))
+        }
     };
     format!(
         "SELECT id, hash, outcome FROM (SELECT CAST(i.recommendation_id AS BIGINT) AS id, i.hash, CASE \
