@@ -16,6 +16,7 @@ use crate::budget::{self, DatabaseBudget};
 use crate::config::embedder::Provider;
 use crate::config::sections::ServerSettings;
 use crate::config::{Role, Settings, SettingsError, presets};
+use crate::db::regenerations::CaughtUp;
 use crate::db::{Db, ModelSpec};
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::{Meter, Metered};
@@ -44,6 +45,8 @@ pub struct App {
     server: Option<Server>,
     addr: SocketAddr,
     role: Role,
+    /// Rows of a regeneration that are in the ledger at once.
+    window: u64,
     grace: Duration,
 }
 
@@ -86,8 +89,8 @@ impl App {
         let server = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
-        let reporter = Arc::new(reporter);
-        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, grace })
+        let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
+        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, window, grace })
     }
 
     /// Where the API listens; with port 0 the port that was taken.
@@ -103,16 +106,27 @@ impl App {
         self.search.clone()
     }
 
+    /// Sees to the rows that have no vector of this model.
+    async fn catch_up(&self, model: &str) -> anyhow::Result<()> {
+        let CaughtUp { enqueued, regeneration } = self.db.catch_up(self.window).await?;
+        if enqueued > 0 {
+            tracing::info!(tasks = enqueued, %model, "enqueued recommendations without a vector of this model");
+        }
+        if let Some(job) = regeneration {
+            tracing::info!(regeneration = job.id, rows = job.total, %model, "the vectors are of another model: regenerating");
+        }
+        Ok(())
+    }
+
     /// Runs until `shutdown`; then no request is taken any more, what is in flight is finished within the
     /// grace time, and the broker and the database are closed last.
     pub async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         if self.role != Role::Worker {
             self.relay.recover().await?;
         }
-        let missing = if self.role == Role::Worker { 0 } else { self.db.enqueue_missing().await? };
         let model = self.db.model().id.clone();
-        if missing > 0 {
-            tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
+        if self.role != Role::Worker {
+            self.catch_up(&model).await?;
         }
         self.reporter.look().await?;
         match self.role {

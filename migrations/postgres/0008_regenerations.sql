@@ -6,6 +6,7 @@ CREATE TABLE IF NOT EXISTS regenerations (
     scope       TEXT NOT NULL,
     priority    SMALLINT NOT NULL,
     strategy    TEXT NOT NULL,
+    origin      TEXT NOT NULL,
     model       TEXT NOT NULL,
     state       TEXT NOT NULL,
     open        SMALLINT UNIQUE,

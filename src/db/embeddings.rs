@@ -206,15 +206,18 @@ impl Db {
         .await
     }
 
-    /// Enqueues, at low priority, every row whose vector is missing or of another model and that has no
-    /// task: after a change of the model, and after rows came in by another way. Returns how many.
-    pub async fn enqueue_missing(&self) -> Result<u64, DbError> {
+    /// Enqueues, at low priority, every row that has no vector of its text, or none of this model where that is
+    /// wanted too, and no task. Returns how many.
+    pub(super) async fn enqueue_missing(&self, of_other_models: bool) -> Result<u64, DbError> {
         let model = self.model().id.to_string();
+        let other = if of_other_models { "OR r.embedding_model IS DISTINCT FROM $1" } else { "OR $1 IS NULL" };
         // A scalar and no NOT EXISTS, which PostgreSQL makes a join of: without statistics, after an import, it
         // compared each row with each task, nine seconds for 20,000.
-        let missing = "FROM recommendations r WHERE r.deleted_at IS NULL AND (r.embedded_version IS NULL \
-            OR r.embedded_version <> r.content_version OR r.embedding_model IS DISTINCT FROM $1) AND \
-            (SELECT t.target FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current') IS NULL";
+        let missing = format!(
+            "FROM recommendations r WHERE r.deleted_at IS NULL AND (r.embedded_version IS NULL \
+             OR r.embedded_version <> r.content_version {other}) AND \
+             (SELECT t.target FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current') IS NULL"
+        );
         let any = format!("SELECT EXISTS (SELECT 1 {missing})");
         if sql::scalar::<bool>(self.read(), &any, [model.clone().into()]).await? != Some(true) {
             return Ok(0);

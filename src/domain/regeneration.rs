@@ -30,6 +30,16 @@ pub enum Strategy {
     InPlace,
 }
 
+/// Who began it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Somebody asked for it.
+    Request,
+    /// The service, which found the vectors of another model when it was started.
+    ModelChange,
+}
+
 /// How far a regeneration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +76,7 @@ macro_rules! words {
 
 words!(Scope { All = "all", Missing = "missing", Stale = "stale", Failed = "failed" });
 words!(Strategy { InPlace = "in-place" });
+words!(Origin { Request = "request", ModelChange = "model-change" });
 words!(JobState { Running = "running", Paused = "paused", Cancelled = "cancelled", Completed = "completed" });
 
 /// What a request asks for.
@@ -139,6 +150,7 @@ mod tests {
     fn every_stored_word_is_read_back() {
         assert!(Scope::ALL.iter().all(|scope| scope.as_str().parse() == Ok(*scope)));
         assert!(JobState::ALL.iter().all(|state| state.as_str().parse() == Ok(*state)));
+        assert!(Origin::ALL.iter().all(|origin| origin.as_str().parse() == Ok(*origin)));
         assert!(Strategy::ALL.iter().all(|strategy| strategy.as_str().parse() == Ok(*strategy)));
     }
 }

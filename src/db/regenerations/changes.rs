@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, Value};
 use super::{Regeneration, Row};
 use crate::db::{Db, DbError, Tx, sql};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
 
 /// What became of the wish to begin one.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,13 @@ pub enum Begun {
     New(Regeneration),
     /// There is one already: two at once would only halve each other's pace.
     Open(Regeneration),
+}
+
+/// What a boot found to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaughtUp {
+    pub enqueued: u64,
+    pub regeneration: Option<Regeneration>,
 }
 
 /// What became of the wish to change one.
@@ -29,36 +36,47 @@ pub enum Changed {
 impl Db {
     /// Begins a regeneration of the rows that are there now.
     pub async fn begin_regeneration(&self, scope: Scope, priority: Priority) -> Result<Begun, DbError> {
+        self.begin(scope, priority, Origin::Request).await
+    }
+
+    /// At boot: enqueues, at low priority, the rows that need a vector and have no task, after rows came in by another
+    /// way and after a change of the model. Rows with a vector of another model become a regeneration where there are
+    /// more than `window`: all at once they would fill the ledger.
+    pub async fn catch_up(&self, window: u64) -> Result<CaughtUp, DbError> {
+        let others = "SELECT count(*) FROM (SELECT 1 FROM recommendations r WHERE r.deleted_at IS NULL \
+            AND r.embedded_version IS NOT NULL AND r.embedding_model IS DISTINCT FROM $1 LIMIT $2) AS o";
+        let values: [Value; 2] = [self.model().id.to_string().into(), Value::from(window as i64 + 1)];
+        let others = sql::scalar::<i64>(self.read(), others, values).await?.unwrap_or(0);
+        if others as u64 <= window {
+            return Ok(CaughtUp { enqueued: self.enqueue_missing(true).await?, regeneration: None });
+        }
+        let enqueued = self.enqueue_missing(false).await?;
+        // Another process that starts at the same time has begun it, or it goes on from the last run.
+        let (Begun::New(job) | Begun::Open(job)) =
+            self.begin(Scope::Stale, Priority::Low, Origin::ModelChange).await?;
+        Ok(CaughtUp { enqueued, regeneration: Some(job) })
+    }
+
+    async fn begin(&self, scope: Scope, priority: Priority, origin: Origin) -> Result<Begun, DbError> {
         // Counted before the transaction: on SQLite it would keep all writers waiting.
         let extent = self.regeneration_extent(scope).await?;
         let end = "SELECT coalesce(CAST(max(id) AS BIGINT), 0) FROM recommendations";
         let end: i64 = sql::scalar(self.read(), end, []).await?.unwrap_or(0);
-        let model = self.model().id.clone();
+        let model = self.model().id.to_string();
+        let values: [Value; 9] = [
+            scope.as_str().into(),
+            priority.rank().into(),
+            Strategy::InPlace.as_str().into(),
+            model.clone().into(),
+            end.into(),
+            false.into(),
+            extent.rows.into(),
+            sql::now().into(),
+            origin.as_str().into(),
+        ];
         self.write(move |tx| {
-            let model = model.clone();
-            async move {
-                if let Some(open) = find(tx, "open = $1", 1).await? {
-                    return Ok(Begun::Open(open));
-                }
-                clear(tx).await?;
-                let insert = "INSERT INTO regenerations (scope, priority, strategy, model, state, open, last_id, end_id, \
-                    walked, seen, total, done, failed, skipped, rate, created_at, updated_at) \
-                    VALUES ($1, $2, $3, $4, 'running', 1, 0, $5, $6, 0, $7, 0, 0, 0, 0.0, $8, $8) RETURNING *";
-                let values: [Value; 8] = [
-                    scope.as_str().into(),
-                    priority.rank().into(),
-                    Strategy::InPlace.as_str().into(),
-                    model.to_string().into(),
-                    end.into(),
-                    false.into(),
-                    extent.rows.into(),
-                    sql::now().into(),
-                ];
-                let row: Option<Row> = sql::one(tx.conn(), insert, values).await?;
-                let row = row.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?;
-                Ok(Begun::New(row.into()))
-            }
-            .boxed()
+            let (model, values) = (model.clone(), values.clone());
+            async move { insert(tx, &model, origin, values).await }.boxed()
         })
         .await
     }
@@ -80,6 +98,23 @@ impl Db {
     async fn change_regeneration(&self, id: i64, wanted: JobState) -> Result<Changed, DbError> {
         self.write(move |tx| change(tx, id, wanted).boxed()).await
     }
+}
+
+async fn insert(tx: &Tx<'_>, model: &str, origin: Origin, values: [Value; 9]) -> Result<Begun, DbError> {
+    if let Some(open) = find(tx, "open = $1", 1).await? {
+        // What was begun for another model would never end.
+        if origin == Origin::Request || open.model == model {
+            return Ok(Begun::Open(open));
+        }
+        change(tx, open.id, JobState::Cancelled).await?;
+    }
+    clear(tx).await?;
+    let insert = "INSERT INTO regenerations (scope, priority, strategy, model, state, open, last_id, end_id, walked, \
+        seen, total, done, failed, skipped, rate, created_at, updated_at, origin) \
+        VALUES ($1, $2, $3, $4, 'running', 1, 0, $5, $6, 0, $7, 0, 0, 0, 0.0, $8, $8, $9) RETURNING *";
+    let row: Option<Row> = sql::one(tx.conn(), insert, values).await?;
+    let row = row.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?;
+    Ok(Begun::New(row.into()))
 }
 
 async fn change(tx: &Tx<'_>, id: i64, wanted: JobState) -> Result<Changed, DbError> {

@@ -133,7 +133,7 @@ impl Db {
             AS waiting FROM regeneration_items WHERE regeneration_id = $1";
         let counted: Option<Counted> = sql::one(self.read(), count, [job.id.into()]).await?;
         let counted = counted.unwrap_or(Counted { items: 0, waiting: 0 });
-        let values: [Value; 3] = [job.id.into(), job.model.clone().into(), SETTLED.into()];
+        let values: [Value; 3] = [job.id.into(), self.model().id.to_string().into(), SETTLED.into()];
         let rows: Vec<ClosedRow> = sql::all(self.read(), &closed(self.is_postgres()), values).await?;
         Ok(Window {
             items: counted.items.max(0) as u64,

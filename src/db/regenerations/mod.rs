@@ -13,12 +13,12 @@ mod recall;
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, Value};
 
-pub use changes::{Begun, Changed};
+pub use changes::{Begun, CaughtUp, Changed};
 pub use feed::{Advance, Closed, Met, NewItem, Outcome, Window};
 
 use super::{Db, DbError, sql};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
 
 /// A job as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,7 @@ pub struct Regeneration {
     pub scope: Scope,
     pub priority: Priority,
     pub strategy: Strategy,
+    pub origin: Origin,
     /// That of the process that began it.
     pub model: String,
     pub state: JobState,
@@ -68,6 +69,7 @@ struct Row {
     scope: String,
     priority: i16,
     strategy: String,
+    origin: String,
     model: String,
     state: String,
     last_id: i64,
@@ -95,6 +97,7 @@ impl From<Row> for Regeneration {
             scope: row.scope.parse().unwrap_or(Scope::Missing),
             priority: Priority::from_rank(row.priority),
             strategy: row.strategy.parse().unwrap_or(Strategy::InPlace),
+            origin: row.origin.parse().unwrap_or(Origin::Request),
             model: row.model,
             state: row.state.parse().unwrap_or(JobState::Paused),
             last_id: row.last_id,
@@ -156,6 +159,13 @@ impl Db {
     pub async fn regeneration(&self, id: i64) -> Result<Option<Regeneration>, DbError> {
         let row: Option<Row> =
             sql::one(self.read(), "SELECT * FROM regenerations WHERE id = $1", [id.into()]).await?;
+        Ok(row.map(Regeneration::from))
+    }
+
+    /// The open one that follows a change of the model.
+    pub async fn model_change(&self) -> Result<Option<Regeneration>, DbError> {
+        let select = "SELECT * FROM regenerations WHERE open = 1 AND origin = $1";
+        let row: Option<Row> = sql::one(self.read(), select, [Origin::ModelChange.as_str().into()]).await?;
         Ok(row.map(Regeneration::from))
     }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::db::regenerations::{Begun, Changed, Regeneration};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, RegenerationRequest, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, RegenerationRequest, Scope, Strategy};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::params::{MAX_LIMIT, PathParams};
@@ -74,7 +74,7 @@ pub struct EstimateBody {
 /// How far a regeneration is.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "job_id": 7, "scope": "all", "strategy": "in-place", "priority": "low", "model": "text-embedding-3-small",
+    "job_id": 7, "scope": "all", "strategy": "in-place", "origin": "request", "priority": "low", "model": "text-embedding-3-small",
     "state": "running", "total": 100000, "done": 41250, "failed": 2, "skipped": 17, "percent": 41.269,
     "rate": 812.4, "eta_seconds": 72.3, "created_at": "2026-01-05T09:00:00Z", "updated_at": "2026-01-05T09:00:51Z",
     "finished_at": null
@@ -84,6 +84,8 @@ pub struct RegenerationBody {
     pub scope: Scope,
     /// `in-place`: each vector takes the place of the old one as it comes.
     pub strategy: Strategy,
+    /// `model-change`: begun by the service when it was started with another model.
+    pub origin: Origin,
     pub priority: Priority,
     pub model: String,
     pub state: JobState,
@@ -122,6 +124,7 @@ impl From<Regeneration> for RegenerationBody {
             job_id: job.id,
             scope: job.scope,
             strategy: job.strategy,
+            origin: job.origin,
             priority: job.priority,
             model: job.model,
             state: job.state,

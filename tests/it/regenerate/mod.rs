@@ -5,6 +5,7 @@ mod dry_run;
 mod killed;
 mod lifecycle;
 mod memory;
+mod model_change;
 mod scopes;
 
 use std::collections::HashMap;
