@@ -31,6 +31,11 @@ struct Running {
 
 impl Running {
     async fn start(data: &TestData, provider: &FakeProvider) -> Self {
+        let roles: &[&str] = if data.is_postgres() { &["serve", "worker"] } else { &["all"] };
+        Self::roles(data, provider, roles).await
+    }
+
+    async fn roles(data: &TestData, provider: &FakeProvider, roles: &[&str]) -> Self {
         let settings = data.settings();
         let env = [
             ("MAPX__DATABASE__URL", data.url()),
@@ -44,8 +49,9 @@ impl Running {
             ("MAPX__QUEUE__BATCH_SIZE", BATCH.to_string()),
             ("MAPX__QUEUE__RECONCILE_INTERVAL_MS", "1000".into()),
             ("MAPX__REGENERATION__WINDOW", WINDOW.to_string()),
+            // Not to wait for an index that is no part of this.
+            ("MAPX__DATABASE__VECTOR_INDEX", "none".into()),
         ];
-        let roles: &[&str] = if data.is_postgres() { &["serve", "worker"] } else { &["all"] };
         let mut processes = Vec::new();
         for role in roles {
             processes.push(Process::start(role, &env).await);
@@ -72,12 +78,16 @@ async fn ask(method: Method, url: String, body: &Value) -> Value {
     answer["data"].clone()
 }
 
+fn settled(job: &Value) -> u64 {
+    ["done", "failed", "skipped"].iter().filter_map(|field| job[*field].as_u64()).sum()
+}
+
 /// Waits until so many rows are settled.
 async fn reaches(base: &str, job: i64, rows: u64) -> Value {
     let started = Instant::now();
     loop {
         let job = ask(Method::GET, format!("{base}{}", path_of(job)), &json!({})).await;
-        let settled: u64 = ["done", "failed", "skipped"].iter().filter_map(|field| job[*field].as_u64()).sum();
+        let settled = settled(&job);
         if settled >= rows && (rows < ROWS || job["state"] == "completed") {
             return job;
         }
@@ -176,4 +186,42 @@ async fn a_regeneration_that_is_cancelled_resumed_killed_and_finished_pays_once_
         assert_eq!(row.embedded_version, Some(row.content_version));
         assert!(row.holds(&crate::promises::embedding_of(&row.description)), "{}", row.description);
     }
+}
+
+/// Of two processes that could feed it one does. When that one is killed, the other goes on within seconds; whichever
+/// it is, one of two kills meets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feeder_that_is_killed_is_replaced_within_seconds() {
+    install_cryptography();
+    let data = TestData::full().await;
+    let provider = FakeProvider::start(DIMENSIONS).await;
+    // So that it lasts: three calls at once with sixty-four texts each.
+    provider.always(Behaviour::Delay(Duration::from_millis(150)));
+    let mut worker = Running::roles(&data, &provider, &["serve", "worker", "serve"]).await;
+    let second = worker.processes.pop().expect("three");
+    fill(&data, ROWS, ROWS).await;
+    let begun = ask(Method::POST, format!("{}{JOBS}", second.base()), &json!({ "scope": "all" })).await;
+    let job = begun["job_id"].as_i64().expect("an id");
+    reaches(second.base(), job, 500).await;
+    let first = worker.processes.remove(0);
+    first.kill().await;
+    let after_first = goes_on(second.base(), job).await;
+    let third = Running::roles(&data, &provider, &["serve"]).await;
+    second.kill().await;
+    let after_second = goes_on(third.base(), job).await;
+    println!("went on {after_first:?} and {after_second:?} after the kills");
+    for after in [after_first, after_second] {
+        assert!(after < Duration::from_secs(8), "{after:?}");
+    }
+    third.kill().await;
+    worker.kill().await;
+}
+
+/// How long it takes until more than a window is settled beyond what is now: more than was fed already.
+async fn goes_on(base: &str, job: i64) -> Duration {
+    let (started, path) = (Instant::now(), format!("{base}{}", path_of(job)));
+    let before = settled(&ask(Method::GET, path, &json!({})).await);
+    let after = reaches(base, job, before + WINDOW as u64 + 200).await;
+    assert_eq!(after["state"], "running", "too quick to tell: {after}");
+    started.elapsed()
 }

@@ -1,5 +1,6 @@
 //! Regenerations from outside: what is embedded again, once a text, a window at a time, through restarts.
 
+mod command;
 mod counted;
 mod dry_run;
 mod killed;

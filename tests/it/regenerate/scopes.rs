@@ -120,5 +120,7 @@ async fn a_row_that_fails_gives_its_twins_a_turn() {
     provider.next(Behaviour::status(400, "not today"));
     let job = completed(&app, begin(&app, &json!({})).await).await;
     assert_eq!((&job["failed"], &job["done"]), (&json!(1), &json!(2)));
+    // Once in vain, and once for the two that are left.
+    assert_eq!(times(&provider, 0).get("Type: unclear. Description: A place, number 0"), Some(&2));
     app.stop().await;
 }
