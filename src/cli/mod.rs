@@ -178,10 +178,12 @@ struct RegenerateArgs {
 struct RegenerationsArgs {
     #[command(subcommand)]
     command: RegenerationsCommand,
-    #[command(flatten)]
-    target: Target,
-    #[command(flatten)]
-    output: Output,
+    /// The service's address; by default the one at server.bind
+    #[arg(long, value_name = "URL", global = true)]
+    url: Option<String>,
+    /// Print JSON for scripts
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::status::number;
-use super::{RegenerateArgs, RegenerationsArgs, RegenerationsCommand, Target, out, table};
+use super::{RegenerateArgs, RegenerationsArgs, RegenerationsCommand, out, table};
 use crate::config::Settings;
 use crate::shutdown;
 
@@ -20,7 +20,7 @@ const WATCH: Duration = Duration::from_secs(1);
 const FAILED: u8 = 1;
 
 pub async fn run(settings: Settings, args: RegenerateArgs) -> anyhow::Result<ExitCode> {
-    let client = client(&settings, &args.target)?;
+    let client = client(&settings, args.target.url)?;
     let mut body = json!({ "scope": args.scope.as_str(), "dry_run": args.dry_run });
     if let Some(priority) = args.priority {
         body["priority"] = json!(priority.name());
@@ -52,8 +52,8 @@ pub async fn run(settings: Settings, args: RegenerateArgs) -> anyhow::Result<Exi
 const NOT_RUNNING: &str = "not done; `mapx-embeddings` starts the service";
 
 pub async fn jobs(settings: Settings, args: RegenerationsArgs) -> anyhow::Result<ExitCode> {
-    let client = client(&settings, &args.target)?;
-    let json = args.output.json;
+    let client = client(&settings, args.url)?;
+    let json = args.json;
     let job: Value = match args.command {
         RegenerationsCommand::List => {
             let jobs: Vec<Value> = client.get(JOBS).await.context(NOT_RUNNING)?;
@@ -73,8 +73,8 @@ pub async fn jobs(settings: Settings, args: RegenerationsArgs) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn client(settings: &Settings, target: &Target) -> anyhow::Result<Client> {
-    Client::new(&target.url.clone().unwrap_or_else(|| format!("http://{}", settings.server.bind)))
+fn client(settings: &Settings, url: Option<String>) -> anyhow::Result<Client> {
+    Client::new(&url.unwrap_or_else(|| format!("http://{}", settings.server.bind)))
 }
 
 fn path(job: i64) -> String {

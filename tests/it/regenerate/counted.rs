@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{begin, completed, fill, job};
-use crate::promises::{assert_stored, called, one_by_one, remote};
+use super::{begin, completed, fill, job, remote};
+use crate::promises::{assert_stored, called, one_by_one};
 use crate::support::app::{eventually, user};
 use crate::support::provider::Behaviour;
 

@@ -3,8 +3,7 @@
 use mapx_embeddings::config::Settings;
 use serde_json::{Value, json};
 
-use super::{JOBS, begin, completed, fill, in_bulk};
-use crate::promises::remote;
+use super::{JOBS, begin, completed, fill, in_bulk, remote};
 use crate::support::app::TestApp;
 use crate::support::stored;
 

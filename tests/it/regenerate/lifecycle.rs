@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{JOBS, begin, completed, fill, in_bulk, job, path_of, tell, times};
-use crate::promises::{called, remote};
+use super::{JOBS, begin, completed, fill, in_bulk, job, path_of, remote, tell, times};
+use crate::promises::called;
 use crate::support::app::eventually;
 use crate::support::provider::Behaviour;
 use crate::support::stored;

@@ -31,15 +31,22 @@ fn in_bulk(settings: &mut Settings) {
     settings.queue.batch_size = 32;
 }
 
-/// Rows as another program leaves them: without a vector and without a task. Of each text there are as many as
-/// `rows / texts`, far from each other.
+/// A service whose start is over: it has looked for rows without a vector, and those that come now are found by
+/// nobody.
+async fn remote(change: impl FnOnce(&mut Settings)) -> (FakeProvider, TestApp) {
+    let (provider, app) = crate::promises::remote(change).await;
+    app.queue().await;
+    (provider, app)
+}
+
+/// Rows without a vector and without a task. Of each text there are as many as `rows / texts`, far from each other.
 async fn fill(data: &TestData, rows: u64, texts: u64) {
     let conn = data.connect().await;
     let user = "INSERT INTO users (id, created_at) VALUES";
     let insert = "INSERT INTO recommendations (user_id, content_type, description, visibility, created_at, updated_at) SELECT";
     let statement = match data.is_postgres() {
         true => format!(
-            "SET session_replication_role = replica; {user} ('00000000-0000-0000-0000-000000000001', now()) ON CONFLICT DO NOTHING; \
+            "SET mapx.program = 'mapx-embeddings'; {user} ('00000000-0000-0000-0000-000000000001', now()) ON CONFLICT DO NOTHING; \
              {insert} '00000000-0000-0000-0000-000000000001', 'unclear', 'A place, number ' || (n % {texts}), 'public', \
              now(), now() FROM generate_series(1, {rows}) n"
         ),

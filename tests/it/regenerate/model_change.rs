@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mapx_embeddings::config::Settings;
 use serde_json::{Value, json};
 
-use super::{JOBS, begin, completed, fill, in_bulk, job};
-use crate::promises::{remote, remote_over};
+use super::{JOBS, begin, completed, fill, in_bulk, job, remote};
+use crate::promises::remote_over;
 use crate::support::app::{TestApp, eventually, found_ids};
 use crate::support::data::TestData;
 use crate::support::provider::{Behaviour, FakeProvider};

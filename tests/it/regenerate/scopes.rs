@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{begin, completed, does, fill, in_bulk, times};
-use crate::promises::{assert_stored, remote};
+use super::{begin, completed, does, fill, in_bulk, remote, times};
+use crate::promises::assert_stored;
 use crate::support::app::TestApp;
 use crate::support::provider::Behaviour;
 use crate::support::stored;
