@@ -22,8 +22,9 @@ pub use estimate::{Estimate, TimeBasis};
 
 /// Rows that are read at once: bounds the memory, as each has its text.
 const PAGE: u64 = 200;
-/// How soon to look again while a job is open, and while there is none.
+/// How soon to look again while a job moves, while it stands still, and while there is none.
 const BUSY: Duration = Duration::from_millis(100);
+const STILL: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(500);
 /// A feeder that isn't heard of for so long is replaced.
 const LEASE: Duration = Duration::from_secs(4);
@@ -92,7 +93,7 @@ impl Regenerations {
         let running = job.state == JobState::Running;
         let idle = window.closed.is_empty() && met.is_none() && (window.waiting == 0 || !running);
         if idle && !(job.walked && window.items == 0) && (rate - job.rate).abs() <= job.rate / 20.0 {
-            return Ok(BUSY);
+            return Ok(STILL);
         }
         let step = Advance { closed: window.closed, met, rate };
         let after = self.db.advance_regeneration(job.id, &self.holder, step).await?;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{begin, completed, does, fill, in_bulk, remote, times};
-use crate::promises::assert_stored;
+use crate::promises::{assert_stored, one_by_one};
 use crate::support::app::TestApp;
 use crate::support::provider::Behaviour;
 use crate::support::stored;
@@ -114,7 +114,12 @@ async fn failed_is_what_was_given_up_or_discarded() {
 
 #[tokio::test]
 async fn a_row_that_fails_gives_its_twins_a_turn() {
-    let (provider, app) = remote(|settings| settings.queue.max_retries = 0).await;
+    let (provider, app) = remote(|settings| {
+        one_by_one(settings);
+        settings.queue.max_retries = 0;
+        settings.database.cached_vectors = 0;
+    })
+    .await;
     fill(&app.data(), 3, 1).await;
     // Of three rows with one text, the first one's call fails.
     provider.next(Behaviour::status(400, "not today"));
