@@ -16,6 +16,7 @@ use crate::budget::{self, DatabaseBudget};
 use crate::config::embedder::Provider;
 use crate::config::sections::ServerSettings;
 use crate::config::{Role, Settings, SettingsError, presets};
+use crate::db::regenerations::CaughtUp;
 use crate::db::{Db, ModelSpec};
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::{Meter, Metered};
@@ -23,6 +24,7 @@ use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
 use crate::http::{AppState, Server, metrics_router, router};
 use crate::metrics::Metrics;
+use crate::regeneration::Regenerations;
 use crate::relay::Relay;
 use crate::search::Search;
 use crate::worker::Worker;
@@ -38,10 +40,13 @@ pub struct App {
     worker: Arc<Worker>,
     reporter: Arc<Reporter>,
     search: Arc<Search>,
+    regenerations: Arc<Regenerations>,
     /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
     addr: SocketAddr,
     role: Role,
+    /// Rows of a regeneration that are in the ledger at once.
+    window: u64,
     grace: Duration,
 }
 
@@ -84,12 +89,15 @@ impl App {
         );
         let worker = Arc::new(worker);
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
-        let search = Arc::new(Search::new(db.clone(), embedder, &settings));
+        let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
+        let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
         let metrics = Metrics::new(db.clone(), provider_key(&settings));
-        let server = listen(&settings, role, &db, &search, metrics).await?;
+        let parts = (search.clone(), regenerations.clone());
+        let server = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
-        Ok(Self { db, broker, relay, worker, reporter: Arc::new(reporter), search, server, addr, role, grace })
+        let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
+        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, window, grace })
     }
 
     /// Where the API listens; with port 0 the port that was taken.
@@ -105,16 +113,27 @@ impl App {
         self.search.clone()
     }
 
+    /// Sees to the rows that have no vector of this model.
+    async fn catch_up(&self, model: &str) -> anyhow::Result<()> {
+        let CaughtUp { enqueued, regeneration } = self.db.catch_up(self.window).await?;
+        if enqueued > 0 {
+            tracing::info!(tasks = enqueued, %model, "enqueued recommendations without a vector of this model");
+        }
+        if let Some(job) = regeneration {
+            tracing::info!(regeneration = job.id, rows = job.total, %model, "the vectors are of another model: regenerating");
+        }
+        Ok(())
+    }
+
     /// Runs until `shutdown`; then no request is taken any more, what is in flight is finished within the
     /// grace time, and the broker and the database are closed last.
     pub async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         if self.role != Role::Worker {
             self.relay.recover().await?;
         }
-        let missing = if self.role == Role::Worker { 0 } else { self.db.enqueue_missing().await? };
         let model = self.db.model().id.clone();
-        if missing > 0 {
-            tracing::info!(tasks = missing, %model, "enqueued recommendations without a vector of this model");
+        if self.role != Role::Worker {
+            self.catch_up(&model).await?;
         }
         self.reporter.look().await?;
         match self.role {
@@ -128,6 +147,7 @@ impl App {
             tokio::spawn(async move { reporter.run(drained).await })
         };
         let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
+        let regenerations = self.regenerations;
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
@@ -137,6 +157,10 @@ impl App {
             supervise("count", self.role != Role::Worker, shutdown.clone(), move |stop| {
                 let db = counted.clone();
                 Box::pin(async move { db.keep_counted(stop).await })
+            }),
+            supervise("regeneration", self.role != Role::Worker, shutdown.clone(), move |stop| {
+                let regenerations = regenerations.clone();
+                Box::pin(async move { regenerations.run(stop).await })
             }),
             supervise("worker", self.role != Role::Serve, shutdown, move |stop| {
                 let worker = worker.clone();
@@ -178,7 +202,7 @@ async fn listen(
     settings: &Settings,
     role: Role,
     db: &Db,
-    search: &Arc<Search>,
+    (search, regenerations): (Arc<Search>, Arc<Regenerations>),
     metrics: Metrics,
 ) -> anyhow::Result<Option<Server>> {
     let (key, server, router) = if role == Role::Worker {
@@ -187,7 +211,7 @@ async fn listen(
         let Some(bind) = bind else { return Ok(None) };
         ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
     } else {
-        let state = AppState::new(db.clone(), search.clone(), metrics, settings);
+        let state = AppState::new(db.clone(), search, regenerations, metrics, settings);
         ("server.bind", settings.server.clone(), router(state))
     };
     let bound = Server::bind(&server, router).await.with_context(|| {

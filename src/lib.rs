@@ -16,6 +16,7 @@ pub mod embedder;
 mod heartbeat;
 pub mod http;
 mod metrics;
+mod regeneration;
 mod relay;
 pub mod search;
 pub mod shutdown;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::db::lists::Listed;
+use crate::db::regenerations::Regeneration;
 use crate::db::search::{ByMeaning, ByWords, Found, Match, Scope};
 use crate::db::{Db, DbError};
 use crate::domain::embedding::Embedding;
@@ -32,6 +33,16 @@ pub enum Mode {
     Hybrid,
     Semantic,
     Keyword,
+}
+
+/// Until the last vector of the new model is there, those of the old one are of no use: the query has none.
+fn half_way(job: &Regeneration) -> String {
+    format!(
+        "the model was changed and {} of {} recommendations wait for a vector of {}: they are found by their words alone",
+        job.total.saturating_sub(job.settled()),
+        job.total,
+        job.model
+    )
 }
 
 /// What to look for, and for whom.
@@ -85,8 +96,12 @@ impl Search {
 
     pub async fn search(&self, request: &Request) -> Result<Answer, DbError> {
         let started = Instant::now();
-        let (found, pending) = tokio::join!(self.find(request), self.db.pending_embeddings());
+        let (found, pending, change) =
+            tokio::join!(self.find(request), self.db.pending_embeddings(), self.db.model_change());
         let mut found = found?;
+        if request.mode != Mode::Keyword && found.degraded.is_none() {
+            found.degraded = change?.map(|job| half_way(&job));
+        }
         found.ranked.truncate(request.limit);
         let hits = self.load(found.ranked, request.viewer).await?;
         Ok(Answer {

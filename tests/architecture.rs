@@ -21,16 +21,17 @@ const ROOMS: &[(&str, &str)] = &[
     ("budget", "config db embedder"),
     ("metrics", "domain db"),
     ("search", "domain config db embedder"),
-    ("http", "domain config db metrics search"),
+    ("regeneration", "domain config db embedder"),
+    ("http", "domain config db metrics search regeneration"),
     ("relay", "domain config db broker"),
     ("worker", "domain config busy db broker embedder"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
         "app",
-        "domain config shutdown telemetry db broker embedder budget metrics search http relay worker heartbeat",
+        "domain config shutdown telemetry db broker embedder budget metrics search regeneration http relay worker heartbeat",
     ),
-    ("cli", "config shutdown telemetry db broker embedder heartbeat http app"),
+    ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
     ("main", "cli"),
 ];
@@ -53,7 +54,10 @@ const HOMES: &[(&str, &str)] = &[
     // Elsewhere an error says what the caller does next.
     ("anyhow", "app cli"),
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
-    ("tokio", "shutdown busy db broker embedder metrics search http relay worker heartbeat app cli main"),
+    (
+        "tokio",
+        "shutdown busy db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+    ),
 ];
 
 /// What may panic outside tests, with the reason why it can't.

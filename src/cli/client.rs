@@ -50,6 +50,11 @@ impl Client {
         self.data(request).await
     }
 
+    /// `data` of a DELETE.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.data(self.request(Method::DELETE, path)).await
+    }
+
     /// `data` of a POST of a stream of lines.
     pub async fn post_lines<T: DeserializeOwned>(&self, path: &str, lines: Body) -> anyhow::Result<T> {
         let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson").body(lines);

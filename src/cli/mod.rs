@@ -7,6 +7,7 @@ mod healthcheck;
 mod import;
 mod intake;
 mod out;
+mod regenerate;
 mod search;
 mod service;
 mod status;
@@ -22,6 +23,8 @@ use client::Client;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
+use crate::domain::priority::Priority;
+use crate::domain::regeneration::Scope;
 use crate::{broker, db, embedder, http, shutdown, telemetry};
 
 /// Keeps the vector embeddings of recommendations fresh and finds them by meaning.
@@ -71,6 +74,10 @@ enum Command {
     Resume(intake::ResumeArgs),
     /// Let a worker finish what it holds and take nothing new, so that it can be stopped
     Drain(intake::DrainArgs),
+    /// Have many rows embedded again, as a job of the running service
+    Regenerate(RegenerateArgs),
+    /// List, show, pause, resume or cancel regenerations
+    Regenerations(RegenerationsArgs),
     /// Print the settings in force, secrets hidden
     Config(ConfigArgs),
     /// Ask a running service or worker whether it is ready; exit code 0 if it is, for supervisors and containers
@@ -165,6 +172,58 @@ struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+struct RegenerateArgs {
+    /// all (each distinct text is paid for once more), missing (no vector), stale (of another model or text) or
+    /// failed (given up)
+    #[arg(long, default_value = "missing", value_parser = str::parse::<Scope>)]
+    scope: Scope,
+    /// Only tell what it would take: rows, texts, tokens, money and time
+    #[arg(long, conflicts_with = "watch")]
+    dry_run: bool,
+    /// The lane: high, normal or low, which is the default
+    #[arg(long, value_parser = str::parse::<Priority>)]
+    priority: Option<Priority>,
+    /// Follow it to its end; Ctrl-C stops looking, not the job
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct RegenerationsArgs {
+    #[command(subcommand)]
+    command: RegenerationsCommand,
+    /// The service's address; by default the one at server.bind
+    #[arg(long, value_name = "URL", global = true)]
+    url: Option<String>,
+    /// Print JSON for scripts
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum RegenerationsCommand {
+    /// All of them, the newest first
+    List,
+    /// How far one is
+    Show {
+        job: i64,
+        /// Follow it to its end
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Begin nothing more until it is resumed
+    Pause { job: i64 },
+    /// Go on, after a cancel too, while no other has begun
+    Resume { job: i64 },
+    /// End it; the vectors that are there stay
+    Cancel { job: i64 },
+}
+
+#[derive(Debug, Args)]
 struct ConfigArgs {
     /// Print the annotated defaults instead
     #[arg(long)]
@@ -212,6 +271,8 @@ impl Cli {
             Command::Pause(args) => intake::pause(&settings, args).await,
             Command::Resume(args) => intake::resume(&settings, args).await,
             Command::Drain(args) => intake::drain(&settings, args).await,
+            Command::Regenerate(args) => regenerate::run(settings, args).await,
+            Command::Regenerations(args) => regenerate::jobs(settings, args).await,
             Command::Config(args) => print_settings(&settings, &args),
             Command::Healthcheck(args) => healthcheck::run(settings, args).await,
             Command::Demo(args) => demo::run(quiet(settings), args).await,

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use broker::BrokerSettings;
 use embedder::EmbedderSettings;
 use sections::{
-    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, SearchSettings, ServerSettings,
+    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings,
+    SearchSettings, ServerSettings,
 };
 
 /// The annotated defaults, as shipped.
@@ -33,6 +34,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub broker: BrokerSettings,
     pub queue: QueueSettings,
+    pub regeneration: RegenerationSettings,
     pub embedder: EmbedderSettings,
     pub search: SearchSettings,
     pub log: LogSettings,
@@ -180,6 +182,7 @@ mod tests {
             ("MAPX__SERVER__BIND", "0.0.0.0:80", "server.bind"),
             ("MAPX__EMBEDDER__PROVIDER", "openai", "embedder.base_url"),
             ("MAPX__QUEUE__MIN_CONCURRENT", "0", "queue.min_concurrent"),
+            ("MAPX__REGENERATION__WINDOW", "0", "regeneration.window"),
             ("MAPX__QUEUE__MAX_CONCURRENT_LIMIT", "1001", "queue.max_concurrent_limit"),
             ("MAPX__EMBEDDER__RATE_WINDOW_MS", "0", "embedder.rate_window_ms"),
             ("MAPX__METRICS__BIND", "everywhere", "metrics.bind"),

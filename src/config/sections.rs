@@ -99,6 +99,12 @@ impl QueueSettings {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct RegenerationSettings {
+    pub window: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SearchSettings {
     pub embed_timeout_ms: u64,
     pub query_cache: usize,

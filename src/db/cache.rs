@@ -50,9 +50,19 @@ struct Row {
     parts: i32,
 }
 
+#[derive(FromQueryResult)]
+struct Hash {
+    hash: String,
+}
+
 impl Db {
-    /// The vectors of this model that are kept for these hashes; they count as just used.
-    pub async fn kept_vectors(&self, hashes: &[&str]) -> Result<HashMap<String, Kept>, DbError> {
+    /// The vectors of this model that are kept for these hashes, none that was made before `since`; they count as
+    /// just used.
+    pub async fn kept_vectors(
+        &self,
+        hashes: &[&str],
+        since: Option<DateTime<Utc>>,
+    ) -> Result<HashMap<String, Kept>, DbError> {
         let mut kept = HashMap::new();
         if self.cache.limit == 0 {
             return Ok(kept);
@@ -60,7 +70,11 @@ impl Db {
         for hashes in hashes.chunks(ROWS) {
             let mut values: Vec<Value> = vec![self.model().id.to_string().into()];
             values.extend(hashes.iter().map(|hash| Value::from(*hash)));
-            let among = format!("model = $1 AND hash IN {}", sql::tuple(2, hashes.len()));
+            let mut among = format!("model = $1 AND hash IN {}", sql::tuple(2, hashes.len()));
+            if let Some(since) = since {
+                values.push(since.into());
+                among.push_str(&format!(" AND made_at >= ${}", values.len()));
+            }
             let select = format!("SELECT hash, embedding, parts FROM embedding_cache WHERE {among}");
             let rows: Vec<Row> = sql::all(self.read(), &select, values.clone()).await?;
             if rows.is_empty() {
@@ -70,6 +84,19 @@ impl Db {
             let used = format!("UPDATE embedding_cache SET used_at = ${} WHERE {among}", values.len());
             self.change(used, values).await?;
             kept.extend(rows.into_iter().filter_map(|row| self.usable(row)));
+        }
+        Ok(kept)
+    }
+
+    /// Those of these hashes of which a vector is kept; nothing counts as used.
+    pub async fn kept_among(&self, hashes: &[String]) -> Result<HashSet<String>, DbError> {
+        let mut kept = HashSet::new();
+        for hashes in hashes.chunks(ROWS).filter(|_| self.cache.limit > 0) {
+            let mut values: Vec<Value> = vec![self.model().id.to_string().into()];
+            values.extend(hashes.iter().map(|hash| Value::from(hash.clone())));
+            let among = format!("model = $1 AND hash IN {}", sql::tuple(2, hashes.len()));
+            let select = format!("SELECT hash FROM embedding_cache WHERE {among}");
+            kept.extend(sql::all::<Hash>(self.read(), &select, values).await?.into_iter().map(|row| row.hash));
         }
         Ok(kept)
     }
@@ -97,7 +124,7 @@ impl Db {
             let insert = format!(
                 "INSERT INTO embedding_cache (model, hash, embedding, parts, made_at, used_at) VALUES {} \
                  ON CONFLICT (model, hash) DO UPDATE SET embedding = excluded.embedding, parts = excluded.parts, \
-                 used_at = excluded.used_at",
+                 made_at = excluded.made_at, used_at = excluded.used_at",
                 tuples.collect::<Vec<_>>().join(", ")
             );
             let mut values: Vec<Value> = vec![self.model().id.to_string().into(), sql::now().into()];

@@ -11,10 +11,12 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::recommendations::{labels, object};
+use super::regenerations::Mark;
 use super::search::{IndexChange, IndexedRow};
 use super::{Db, DbError, ModelSpec, Tx, Writes, sql, write_back};
 use crate::domain::embedding::Embedding;
 use crate::domain::recommendation::{ContentType, Visibility};
+use crate::domain::regeneration::Scope;
 use crate::domain::status::{EmbeddingStatus, TaskState};
 use crate::domain::task::EmbedTask;
 use crate::domain::text::Content;
@@ -32,10 +34,12 @@ pub struct Loaded {
     pub embedding_model: Option<String>,
     /// Failed attempts that the ledger knows of.
     pub attempts: u32,
+    /// That its task is of a regeneration.
+    pub mark: Option<Mark>,
 }
 
 #[derive(FromQueryResult)]
-struct LoadedRow {
+pub(super) struct LoadedRow {
     id: i64,
     content_version: i64,
     content_type: String,
@@ -54,10 +58,35 @@ struct LoadedRow {
     service_type: Option<String>,
     service_business_name: Option<String>,
     attempts: Option<i32>,
+    leader: Option<i64>,
+    marked_scope: Option<String>,
+    marked_since: Option<DateTime<Utc>>,
+}
+
+/// What a worker reads of the row `r` and its task `t`. A regeneration's mark holds as long as there is the task of
+/// this version: a message that comes twice is paid for once.
+pub(super) fn loading(conn: &impl ConnectionTrait) -> String {
+    let labels = sql::labels(conn, "r.labels");
+    format!(
+        "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
+         r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \
+         r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
+         s.service_type, s.business_name AS service_business_name, t.attempts, CAST(i.leader AS BIGINT) AS leader, \
+         g.scope AS marked_scope, g.created_at AS marked_since FROM recommendations r \
+         LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
+         LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
+         LEFT JOIN regeneration_items i ON i.recommendation_id = t.recommendation_id \
+         AND i.content_version = t.content_version AND i.fed LEFT JOIN regenerations g ON g.id = i.regeneration_id"
+    )
 }
 
 impl From<LoadedRow> for Loaded {
     fn from(row: LoadedRow) -> Self {
+        let mark = row.marked_since.map(|since| Mark {
+            anew: row.marked_scope.as_deref() == Some(Scope::All.as_str()),
+            since,
+            leader: row.leader,
+        });
         let content = Content {
             content_type: row.content_type.parse().unwrap_or(ContentType::Unclear),
             title: row.title,
@@ -80,6 +109,7 @@ impl From<LoadedRow> for Loaded {
             embedded_hash: row.embedded_hash,
             embedding_model: row.embedding_model,
             attempts: row.attempts.unwrap_or(0).max(0) as u32,
+            mark,
         }
     }
 }
@@ -140,16 +170,7 @@ impl Db {
             return Ok(Vec::new());
         }
         let (among, values) = sql::among(self.read(), "r.id", 1, ids);
-        let labels = sql::labels(self.read(), "r.labels");
-        let select = format!(
-            "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
-             r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \
-             r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
-             s.service_type, s.business_name AS service_business_name, t.attempts FROM recommendations r \
-             LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
-             LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
-             WHERE r.deleted_at IS NULL AND {among}"
-        );
+        let select = format!("{} WHERE r.deleted_at IS NULL AND {among}", loading(self.read()));
         let rows: Vec<LoadedRow> = sql::all(self.read(), &select, values).await?;
         Ok(rows.into_iter().map(Loaded::from).collect())
     }
@@ -188,15 +209,18 @@ impl Db {
         .await
     }
 
-    /// Enqueues, at low priority, every row whose vector is missing or of another model and that has no
-    /// task: after a change of the model, and after rows came in by another way. Returns how many.
-    pub async fn enqueue_missing(&self) -> Result<u64, DbError> {
+    /// Enqueues, at low priority, every row that has no vector of its text, or none of this model where that is
+    /// wanted too, and no task. Returns how many.
+    pub(super) async fn enqueue_missing(&self, of_other_models: bool) -> Result<u64, DbError> {
         let model = self.model().id.to_string();
+        let other = if of_other_models { "OR r.embedding_model IS DISTINCT FROM $1" } else { "OR $1 IS NULL" };
         // A scalar and no NOT EXISTS, which PostgreSQL makes a join of: without statistics, after an import, it
         // compared each row with each task, nine seconds for 20,000.
-        let missing = "FROM recommendations r WHERE r.deleted_at IS NULL AND (r.embedded_version IS NULL \
-            OR r.embedded_version <> r.content_version OR r.embedding_model IS DISTINCT FROM $1) AND \
-            (SELECT t.target FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current') IS NULL";
+        let missing = format!(
+            "FROM recommendations r WHERE r.deleted_at IS NULL AND (r.embedded_version IS NULL \
+             OR r.embedded_version <> r.content_version {other}) AND \
+             (SELECT t.target FROM embedding_tasks t WHERE t.recommendation_id = r.id AND t.target = 'current') IS NULL"
+        );
         let any = format!("SELECT EXISTS (SELECT 1 {missing})");
         if sql::scalar::<bool>(self.read(), &any, [model.clone().into()]).await? != Some(true) {
             return Ok(0);

@@ -25,6 +25,7 @@ pub mod places;
 mod pooled;
 pub mod provider;
 pub mod recommendations;
+pub mod regenerations;
 mod rows;
 mod saver;
 pub mod search;

@@ -13,6 +13,7 @@ pub mod keywords;
 pub mod priority;
 pub mod query;
 pub mod recommendation;
+pub mod regeneration;
 pub mod status;
 pub mod task;
 pub mod text;

@@ -41,6 +41,9 @@ pub enum ApiError {
     Forbidden,
     #[error("{0} not found")]
     NotFound(&'static str),
+    /// Something that is there forbids it; the message names it.
+    #[error("{0}")]
+    Conflict(String),
     #[error("no such route: {0}")]
     NoRoute(String),
     #[error("{0} is not allowed here")]
@@ -68,6 +71,7 @@ impl ApiError {
             Self::NoIdentity => (StatusCode::UNAUTHORIZED, "NO_IDENTITY"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
             Self::NoRoute(_) => (StatusCode::NOT_FOUND, "NO_SUCH_ROUTE"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),

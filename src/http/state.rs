@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
 use crate::metrics::Metrics;
+use crate::regeneration::Regenerations;
 use crate::search::Search;
 
 /// Cheap to clone; holds no broker.
@@ -14,6 +15,7 @@ use crate::search::Search;
 pub struct AppState {
     pub db: Db,
     pub search: Arc<Search>,
+    pub regenerations: Arc<Regenerations>,
     pub metrics: Metrics,
     /// What `/health/ready` and the status say of the embedder.
     pub provider: Arc<str>,
@@ -26,10 +28,17 @@ pub struct AppState {
 }
 
 impl AppState {
-    pub fn new(db: Db, search: Arc<Search>, metrics: Metrics, settings: &Settings) -> Self {
+    pub fn new(
+        db: Db,
+        search: Arc<Search>,
+        regenerations: Arc<Regenerations>,
+        metrics: Metrics,
+        settings: &Settings,
+    ) -> Self {
         Self {
             db,
             search,
+            regenerations,
             metrics,
             provider: settings.embedder.provider_name().into(),
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },

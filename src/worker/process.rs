@@ -9,8 +9,10 @@ use super::Context;
 use super::concurrency::Permit;
 use super::outcome::{self, Failure};
 use crate::broker::Delivery;
+use crate::db::DbError;
 use crate::db::cache::Kept;
 use crate::db::embeddings::{Finished, Loaded, Made};
+use crate::db::regenerations::Mark;
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::content_hash;
 use crate::domain::usage::Usage;
@@ -30,6 +32,7 @@ struct Document {
     job: Job,
     text: String,
     hash: String,
+    mark: Option<Mark>,
 }
 
 /// What the rows say of a batch.
@@ -98,7 +101,7 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
             continue;
         };
         let same_model = row.embedding_model.as_deref() == Some(model);
-        if same_model && row.embedded_version == Some(row.content_version) {
+        if same_model && row.embedded_version == Some(row.content_version) && row.mark.is_none() {
             // Delivered twice: ending a task that is gone is harmless, and one that is left ends here.
             sorted.unchanged.push(job);
             continue;
@@ -107,10 +110,11 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
         job.attempts = if job.delivery.death.is_some() { 0 } else { row.attempts };
         let text = row.content.compose();
         let hash = content_hash(&text);
-        if same_model && row.embedded_hash.as_deref() == Some(hash.as_str()) {
+        let anew = row.mark.is_some_and(|mark| mark.anew);
+        if same_model && row.embedded_hash.as_deref() == Some(hash.as_str()) && !anew {
             sorted.unchanged.push(job);
         } else {
-            sorted.documents.push(Document { job, text, hash });
+            sorted.documents.push(Document { job, text, hash, mark: row.mark });
         }
     }
     sorted
@@ -121,8 +125,7 @@ async fn recall(context: &Context, documents: Vec<Document>, ended: &mut Ended) 
     if documents.is_empty() || !context.embedder.is_paid() {
         return documents;
     }
-    let hashes: Vec<&str> = documents.iter().map(|document| document.hash.as_str()).collect();
-    let kept = context.db.kept_vectors(&hashes).await.unwrap_or_else(|error| {
+    let kept = kept(context, &documents).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the kept vectors can't be read; the provider is asked");
         HashMap::new()
     });
@@ -138,6 +141,32 @@ async fn recall(context: &Context, documents: Vec<Document>, ended: &mut Ended) 
         }
     }
     left
+}
+
+/// The vectors that are there for these texts, by hash: kept ones, and those of rows that a regeneration has had
+/// embedded for all that have the same text. One that regenerates all takes none that is older than it.
+async fn kept(context: &Context, documents: &[Document]) -> Result<HashMap<String, Kept>, DbError> {
+    let since = |document: &Document| document.mark.filter(|mark| mark.anew).map(|mark| mark.since);
+    let (anew, mut others): (Vec<&Document>, Vec<&Document>) = documents.iter().partition(|d| since(d).is_some());
+    others.retain(|other| !anew.iter().any(|document| document.hash == other.hash));
+    let mut kept = HashMap::new();
+    for group in [anew, others] {
+        let Some(since) = group.iter().map(|d| since(d)).min() else { continue };
+        let hashes: Vec<&str> = group.iter().map(|document| document.hash.as_str()).collect();
+        kept.extend(context.db.kept_vectors(&hashes, since).await?);
+    }
+    let led = documents.iter().filter(|document| !kept.contains_key(&document.hash));
+    let leaders: HashMap<i64, &str> =
+        led.filter_map(|document| Some((document.mark?.leader?, document.hash.as_str()))).collect();
+    let stored = context.db.vectors_of(&Vec::from_iter(leaders.keys().copied())).await?;
+    // A leader that was edited since has the vector of another text.
+    kept.extend(
+        stored
+            .into_iter()
+            .filter(|(id, hash, _)| leaders.get(id) == Some(&hash.as_str()))
+            .map(|(_, hash, kept)| (hash, kept)),
+    );
+    Ok(kept)
 }
 
 /// Keeps what a call has made before it is written back: what dies in between is not paid for again.

@@ -17,6 +17,7 @@ mod postgres_trouble;
 mod promises;
 mod providers;
 mod rabbitmq;
+mod regenerate;
 mod search_conformance;
 mod secrets;
 mod services;

@@ -13,6 +13,7 @@ mod metrics;
 mod places;
 mod queue;
 mod recommendations;
+mod regenerations;
 mod search;
 mod users;
 
@@ -65,6 +66,10 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(intake::drain))
         .routes(routes!(intake::undrain))
         .routes(routes!(audit::audit))
+        .routes(routes!(regenerations::begin, regenerations::list))
+        .routes(routes!(regenerations::get, regenerations::cancel))
+        .routes(routes!(regenerations::pause))
+        .routes(routes!(regenerations::resume))
         .routes(routes!(users::follow, users::unfollow))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -26,6 +26,7 @@ const API: &str = "/api/recommendations";
 const SAVE: &str = "/api/recommendations/save";
 const IMPORT: &str = "/api/recommendations/import";
 const CONFIG: &str = "/api/recommendations/embedding-queue/config";
+const REGENERATE: &str = "/api/recommendations/regenerate-embeddings";
 const SEARCH: &str = "/api/recommendations/search";
 
 /// A small public body of a save, by the first user, with more fields on top.

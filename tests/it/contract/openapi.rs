@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{API, CONFIG, IMPORT, SAVE, SEARCH, body, path_of, words};
+use super::{API, CONFIG, IMPORT, REGENERATE, SAVE, SEARCH, body, path_of, words};
 use crate::support::app::{Answer, TestApp, user};
 
 const QUEUE: &str = "/api/recommendations/embedding-queue";
@@ -47,6 +47,10 @@ async fn every_route_is_described() {
         ("/api/recommendations/place/{place_id}", &["get"]),
         ("/api/recommendations/place/{place_id}/network-rating", &["get"]),
         ("/api/recommendations/places/reviewed", &["get"]),
+        ("/api/recommendations/regenerate-embeddings", &["get", "post"]),
+        ("/api/recommendations/regenerate-embeddings/{job}", &["get", "delete"]),
+        ("/api/recommendations/regenerate-embeddings/{job}/pause", &["post"]),
+        ("/api/recommendations/regenerate-embeddings/{job}/resume", &["post"]),
         ("/api/recommendations/save", &["post"]),
         ("/api/recommendations/search", &["post"]),
         ("/api/recommendations/user/{user_id}", &["get"]),
@@ -69,7 +73,7 @@ async fn the_examples_of_bodies_work() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let operating = [REPLAY, DISCARD, PAUSE, RESUME].map(|path| ("post", path, 200));
-    let others = [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200)];
+    let others = [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200), ("post", REGENERATE, 202)];
     for (method, path, status) in others.into_iter().chain(operating) {
         let schema = &document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"];
         let example = &resolve(&document, schema)["example"];
@@ -98,6 +102,9 @@ async fn every_answer_is_as_its_schema_says() {
     let one = path_of(plain);
     let id = "/api/recommendations/{id}";
     let following = "/api/users/{id}/following/{other}";
+    let job = "/api/recommendations/regenerate-embeddings/{job}";
+    let pause = "/api/recommendations/regenerate-embeddings/{job}/pause";
+    let resume = "/api/recommendations/regenerate-embeddings/{job}/resume";
     let follow = format!("/api/users/{}/following/{}", user(1), user(2));
     let answers = [
         ("post", SAVE, saved),
@@ -143,6 +150,16 @@ async fn every_answer_is_as_its_schema_says() {
         ("get", CONFIG, app.get(CONFIG, None).await),
         ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurrent": 0 })).await),
         ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurent": 4 })).await),
+        ("post", REGENERATE, app.post(REGENERATE, &json!({ "scope": "all", "dry_run": true })).await),
+        ("post", REGENERATE, app.post(REGENERATE, &json!({ "scope": "all" })).await),
+        ("post", REGENERATE, app.post(REGENERATE, &json!({ "scope": "some" })).await),
+        ("get", REGENERATE, app.get(REGENERATE, None).await),
+        ("get", job, app.get(&format!("{REGENERATE}/1"), None).await),
+        ("get", job, app.get(&format!("{REGENERATE}/2"), None).await),
+        ("get", job, app.get(&format!("{REGENERATE}/0"), None).await),
+        ("post", pause, app.post(&format!("{REGENERATE}/2/pause"), &json!({})).await),
+        ("post", resume, app.post(&format!("{REGENERATE}/2/resume"), &json!({})).await),
+        ("delete", job, app.delete(&format!("{REGENERATE}/2"), None).await),
         ("put", following, app.put(&follow, mine, &json!({})).await),
         ("delete", following, app.delete(&follow, mine).await),
         ("delete", following, app.delete(&follow, Some(user(2))).await),

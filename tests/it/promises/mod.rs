@@ -73,7 +73,7 @@ fn composed(description: &str) -> String {
 }
 
 /// The vector that the provider gives a description, as it is stored.
-fn embedding_of(description: &str) -> Embedding {
+pub(crate) fn embedding_of(description: &str) -> Embedding {
     Embedding::new(vector(&composed(description), DIMENSIONS), DIMENSIONS).expect("a direction")
 }
 

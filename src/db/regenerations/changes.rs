@@ -1,0 +1,186 @@
+//! What people do to a regeneration: begin, pause, resume, cancel.
+
+use futures_util::FutureExt;
+use sea_orm::{ConnectionTrait, Value};
+
+use super::{Regeneration, Row};
+use crate::db::{Db, DbError, Tx, sql};
+use crate::domain::priority::Priority;
+use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
+
+/// What became of the wish to begin one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    New(Regeneration),
+    /// There is one already: two at once would only halve each other's pace.
+    Open(Regeneration),
+}
+
+/// What a boot found to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaughtUp {
+    pub enqueued: u64,
+    pub regeneration: Option<Regeneration>,
+}
+
+/// What became of the wish to change one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// It is so now, and may have been before.
+    Now(Regeneration),
+    /// It can't be, from the state in which this one is.
+    Refused(Regeneration),
+    Unknown,
+}
+
+impl Db {
+    /// Begins a regeneration of the rows that are there now.
+    pub async fn begin_regeneration(&self, scope: Scope, priority: Priority) -> Result<Begun, DbError> {
+        self.begin(scope, priority, Origin::Request).await
+    }
+
+    /// At boot: enqueues, at low priority, the rows that need a vector and have no task, after rows came in by another
+    /// way and after a change of the model. Rows with a vector of another model become a regeneration where there are
+    /// more than `window`: all at once they would fill the ledger.
+    pub async fn catch_up(&self, window: u64) -> Result<CaughtUp, DbError> {
+        let others = "SELECT count(*) FROM (SELECT 1 FROM recommendations r WHERE r.deleted_at IS NULL \
+            AND r.embedded_version IS NOT NULL AND r.embedding_model IS DISTINCT FROM $1 LIMIT $2) AS o";
+        let values: [Value; 2] = [self.model().id.to_string().into(), Value::from(window as i64 + 1)];
+        let others = sql::scalar::<i64>(self.read(), others, values).await?.unwrap_or(0);
+        if others as u64 <= window {
+            return Ok(CaughtUp { enqueued: self.enqueue_missing(true).await?, regeneration: None });
+        }
+        let enqueued = self.enqueue_missing(false).await?;
+        // Another process that starts at the same time has begun it, or it goes on from the last run.
+        let (Begun::New(job) | Begun::Open(job)) =
+            self.begin(Scope::Stale, Priority::Low, Origin::ModelChange).await?;
+        Ok(CaughtUp { enqueued, regeneration: Some(job) })
+    }
+
+    async fn begin(&self, scope: Scope, priority: Priority, origin: Origin) -> Result<Begun, DbError> {
+        // Counted before the transaction: on SQLite it would keep all writers waiting.
+        let extent = self.regeneration_extent(scope).await?;
+        let end = "SELECT coalesce(CAST(max(id) AS BIGINT), 0) FROM recommendations";
+        let end: i64 = sql::scalar(self.read(), end, []).await?.unwrap_or(0);
+        let model = self.model().id.to_string();
+        let values: [Value; 9] = [
+            scope.as_str().into(),
+            priority.rank().into(),
+            Strategy::InPlace.as_str().into(),
+            model.clone().into(),
+            end.into(),
+            false.into(),
+            extent.rows.into(),
+            sql::now().into(),
+            origin.as_str().into(),
+        ];
+        self.write(move |tx| {
+            let (model, values) = (model.clone(), values.clone());
+            async move { insert(tx, &model, origin, values).await }.boxed()
+        })
+        .await
+    }
+
+    /// Nothing more is begun, and what no worker has in hand is taken back.
+    pub async fn pause_regeneration(&self, id: i64) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Paused).await
+    }
+
+    /// A cancelled one, too, while no other has begun since: all that it has done counts.
+    pub async fn resume_regeneration(&self, id: i64) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Running).await
+    }
+
+    pub async fn cancel_regeneration(&self, id: i64) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Cancelled).await
+    }
+
+    async fn change_regeneration(&self, id: i64, wanted: JobState) -> Result<Changed, DbError> {
+        self.write(move |tx| change(tx, id, wanted).boxed()).await
+    }
+}
+
+async fn insert(tx: &Tx<'_>, model: &str, origin: Origin, values: [Value; 9]) -> Result<Begun, DbError> {
+    if let Some(open) = find(tx, "open = $1", 1).await? {
+        // What was begun for another model would never end.
+        if origin == Origin::Request || open.model == model {
+            return Ok(Begun::Open(open));
+        }
+        change(tx, open.id, JobState::Cancelled).await?;
+    }
+    clear(tx).await?;
+    let insert = "INSERT INTO regenerations (scope, priority, strategy, model, state, open, last_id, end_id, walked, \
+        seen, total, done, failed, skipped, rate, created_at, updated_at, origin) \
+        VALUES ($1, $2, $3, $4, 'running', 1, 0, $5, $6, 0, $7, 0, 0, 0, 0.0, $8, $8, $9) RETURNING *";
+    let row: Option<Row> = sql::one(tx.conn(), insert, values).await?;
+    let row = row.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?;
+    Ok(Begun::New(row.into()))
+}
+
+async fn change(tx: &Tx<'_>, id: i64, wanted: JobState) -> Result<Changed, DbError> {
+    let Some(job) = find(tx, "id = $1", id).await? else { return Ok(Changed::Unknown) };
+    if job.state == wanted {
+        return Ok(Changed::Now(job));
+    }
+    let newest = "SELECT max(id) FROM regenerations";
+    let may = match (job.state, wanted) {
+        (JobState::Completed, _) | (JobState::Cancelled, JobState::Paused) => false,
+        // What it knew of its texts is gone once another has begun.
+        (JobState::Cancelled, _) => sql::scalar::<i64>(tx.conn(), newest, []).await? == Some(id),
+        _ => true,
+    };
+    if !may {
+        return Ok(Changed::Refused(job));
+    }
+    let update = "UPDATE regenerations SET state = $2, open = $3, rate = 0.0, finished_at = $4, updated_at = $5 \
+        WHERE id = $1 RETURNING *";
+    let (now, ends) = (sql::now(), wanted == JobState::Cancelled);
+    let values: [Value; 5] = [
+        id.into(),
+        wanted.as_str().into(),
+        Value::from((!ends).then_some(1i16)),
+        Value::from(ends.then_some(now)),
+        now.into(),
+    ];
+    let row: Option<Row> = sql::one(tx.conn(), update, values).await?;
+    if wanted != JobState::Running {
+        take_back(tx, id).await?;
+    }
+    Ok(row.map_or(Changed::Unknown, |row| Changed::Now(row.into())))
+}
+
+/// Locked, where the back end has locks of rows.
+async fn find(tx: &Tx<'_>, condition: &str, value: i64) -> Result<Option<Regeneration>, DbError> {
+    let lock = if sql::is_postgres(tx.conn()) { " FOR UPDATE" } else { "" };
+    let select = format!("SELECT * FROM regenerations WHERE {condition}{lock}");
+    let row: Option<Row> = sql::one(tx.conn(), &select, [value.into()]).await?;
+    Ok(row.map(Regeneration::from))
+}
+
+/// Takes back what is in the ledger for it, to be fed again if it goes on: what a worker has in hand is finished,
+/// and a message without a task is found to be about a row that has its vector. Rows without one keep their tasks,
+/// as nobody else would give them any.
+async fn take_back(tx: &Tx<'_>, id: i64) -> Result<(), DbError> {
+    let unfeed = "UPDATE regeneration_items SET fed = $2 WHERE regeneration_id = $1 AND fed AND EXISTS \
+        (SELECT 1 FROM recommendations r WHERE r.id = regeneration_items.recommendation_id \
+        AND r.content_version = regeneration_items.content_version AND r.embedded_version = r.content_version)";
+    sql::execute(tx.conn(), unfeed, [id.into(), false.into()]).await?;
+    let delete = "DELETE FROM embedding_tasks WHERE target = 'current' AND state <> 'dead' AND EXISTS \
+        (SELECT 1 FROM regeneration_items i WHERE i.recommendation_id = embedding_tasks.recommendation_id \
+        AND i.content_version = embedding_tasks.content_version AND i.regeneration_id = $1 AND NOT i.fed \
+        AND i.fed_at IS NOT NULL)";
+    sql::execute(tx.conn(), delete, [id.into()]).await?;
+    Ok(())
+}
+
+/// Forgets what an earlier one left. All rows, so that a million of them go as quickly as ten.
+pub(super) async fn clear(tx: &Tx<'_>) -> Result<(), DbError> {
+    for table in ["regeneration_items", "regeneration_texts"] {
+        let statement = match sql::is_postgres(tx.conn()) {
+            true => format!("TRUNCATE {table}"),
+            false => format!("DELETE FROM {table}"),
+        };
+        tx.conn().execute_unprepared(&statement).await?;
+    }
+    Ok(())
+}
