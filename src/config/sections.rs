@@ -89,11 +89,18 @@ impl QueueSettings {
         (max > start).then(|| (self.min_concurrent.min(start), max))
     }
 
-    /// Deliveries a worker holds at most when each of so many calls carries `batch` texts: what all calls carry, the same again
-    /// for those whose acks are on their way, and one call's worth more. So a call that ends finds its
-    /// successor's texts at hand, all of them: a broker that writes acks to its disk sends the next only then.
+    /// Batches that are loaded from the database while so many calls run, to follow them at once. Calls that end
+    /// together need more than one. With one call at a time there is none: what is urgent would wait for two calls.
+    pub fn ahead(calls: usize) -> usize {
+        calls / 2
+    }
+
+    /// Deliveries a worker holds at most when each of so many calls carries `batch` texts: what all calls carry, the
+    /// same again for those whose acks are on their way, what is loaded ahead, and one call's worth that is being
+    /// gathered. So a call that ends finds its successor's texts at hand, all of them: a broker that writes acks to
+    /// its disk sends the next only then.
     pub fn prefetch(calls: usize, batch: usize) -> usize {
-        (2 * calls + 1) * batch
+        (2 * calls + Self::ahead(calls) + 1) * batch
     }
 }
 

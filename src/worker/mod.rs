@@ -3,6 +3,7 @@
 //! Batching is natural: an idle worker starts at once with what is there; a busy one finds its next batch
 //! full. There is no linger to tune: a batch waits for company only while the database is busy with an earlier one.
 
+mod batching;
 mod concurrency;
 mod gate;
 mod outcome;
@@ -17,10 +18,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Consumer, Delivery, InHand, Unavailable};
+use crate::broker::{Broker, Consumer, InHand, Unavailable};
 use crate::busy::Busy;
 use crate::config::live::LiveQueue;
 use crate::config::sections::QueueSettings;
@@ -31,6 +32,7 @@ use crate::embedder::Embedder;
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::Meter;
 
+use batching::Batching;
 use gate::Gate;
 use rows::Rows;
 pub use steering::ConcurrencyView;
@@ -71,9 +73,6 @@ impl InForce {
         Self { max_concurrent, batch_size, prefetch, intake }
     }
 }
-
-/// The longest that a batch which isn't full waits for the database to have done with earlier ones.
-const TOP_UP: Duration = Duration::from_millis(20);
 
 /// What every batch needs.
 struct Context {
@@ -223,72 +222,27 @@ impl Worker {
         calls: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Result<(), Unavailable> {
-        let mut changes = self.steering.changes();
+        let (changes, at_once) = (self.steering.changes(), self.steering.concurrency.clone());
+        let mut batching = Batching::new(consumer, changes, at_once, self.context.clone(), shutdown.clone());
         loop {
-            let in_force = *changes.borrow_and_update();
-            consumer.set_prefetch(in_force.prefetch);
-            consumer.set_intake(in_force.intake);
+            batching.obey();
             tokio::select! {
                 opened = timeout(LONGEST_HOLD, self.context.gate.open()) => if opened.is_err() {
                     // What was sent ahead goes back until calls may be made.
                     return Ok(());
                 },
-                _ = changes.changed() => continue,
+                _ = batching.changes.changed() => continue,
                 () = shutdown.cancelled() => return Ok(()),
             }
-            let permit = tokio::select! {
-                // Before the batch is taken: what can't be worked on stays with the broker.
-                permit = self.steering.concurrency.acquire() => permit,
-                // The broker can send ahead what the next calls will take, while those that run still do.
-                _ = changes.changed() => continue,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            if self.context.gate.closed().is_some() {
-                // By a call that ended meanwhile.
+            let Some((batch, turn)) = batching.next().await? else { return Ok(()) };
+            if batch.is_empty() {
                 continue;
             }
-            let mut batch = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Ok(()),
-                // The permit may be one too many by now: back with it, before another call starts.
-                _ = changes.changed() => continue,
-                batch = consumer.receive(in_force.batch_size) => batch?,
-            };
-            if batch.is_empty() {
-                // It was the last.
-                return Ok(());
-            }
-            self.top_up(consumer, &mut batch, in_force.batch_size).await?;
-            calls.spawn(process::process(self.context.clone(), batch, permit));
+            calls.spawn(process::process(self.context.clone(), batch, turn));
             while let Some(ended) = calls.try_join_next() {
                 report(ended);
             }
         }
-    }
-
-    /// Fills a batch while the database is busy with earlier ones, which it would only slow down. Started at once, in a
-    /// full queue and with a model that takes no time, batches of up to 250 were of 17 texts, and what statements
-    /// cost whatever they carry was a fifth of all.
-    async fn top_up(
-        &self,
-        consumer: &mut dyn Consumer,
-        batch: &mut Vec<Delivery>,
-        batch_size: usize,
-    ) -> Result<(), Unavailable> {
-        let until = Instant::now() + TOP_UP;
-        while batch.len() < batch_size {
-            tokio::select! {
-                biased;
-                () = self.context.storing.quiet() => break,
-                more = consumer.receive(batch_size - batch.len()) => match more? {
-                    // There will be no more.
-                    more if more.is_empty() => break,
-                    more => batch.extend(more),
-                },
-                () = sleep_until(until) => break,
-            }
-        }
-        Ok(())
     }
 
     async fn drain(&self, mut calls: JoinSet<()>) {

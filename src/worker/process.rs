@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Context;
-use super::concurrency::Permit;
+use super::batching::Turn;
 use super::outcome::{self, Failure};
 use crate::broker::Delivery;
 use crate::db::DbError;
@@ -55,7 +55,7 @@ struct Ended {
 }
 
 /// Works through one batch. Whatever is dropped on the way without an ack goes back to its lane.
-pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit: Permit) {
+pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, turn: Turn) {
     let began = Instant::now();
     let _in_flight = context.tally.hold(&batch);
     let mut jobs = Vec::with_capacity(batch.len());
@@ -78,6 +78,13 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, permit:
     let mut ended = Ended { finished, ..Ended::default() };
     let documents = recall(&context, sorted.documents, &mut ended).await;
     drop(loading);
+    let permit = match documents.is_empty() {
+        true => None,
+        false => match turn.come().await {
+            Some(permit) => Some(permit),
+            None => return,
+        },
+    };
     for documents in groups(&context, documents) {
         embed(&context, documents, &mut ended).await;
     }
