@@ -223,7 +223,7 @@ mod tests {
         let live = LiveQueue::default().with_stored(LiveKey::MaxConcurrent, "7");
         let queue = own.under(live);
         assert_eq!((queue.max_concurrent, queue.batch_size), (7, own.batch_size));
-        assert_eq!(QueueSettings::prefetch(7, 2), 30);
+        assert_eq!(QueueSettings::prefetch(7, 2), 36);
         for nonsense in ["0", "-1", "1001", "many", ""] {
             assert_eq!(live.with_stored(LiveKey::MaxConcurrent, nonsense), LiveQueue::default(), "{nonsense}");
         }
