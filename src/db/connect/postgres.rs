@@ -19,6 +19,9 @@ use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql, state};
 const FINISHING: usize = 2;
 /// The advisory lock that one process holds while it changes the schema: any number that is ours.
 const SCHEMA_LOCK: i64 = 0x6d61_7078_656d_6264;
+/// How many neighbours are weighed for each new vector. Of the ten nearest in a small group far from the rest, pgvector's
+/// own 64 found five, 100 nine, at 1.2 times the cost of an insert at 256 dimensions; 200 found ten at 2.4 times.
+const EF_CONSTRUCTION: u32 = 100;
 /// The first version that has all that the schema uses.
 const MIN_VERSION: i32 = 150_000;
 
@@ -179,7 +182,7 @@ async fn index(conn: &DatabaseConnection, model: &ModelSpec, kind: VectorIndexKi
     tracing::info!("building the vector index; searches and saves go on meanwhile");
     conn.execute_unprepared(&format!(
         "CREATE INDEX CONCURRENTLY recommendations_embedding_hnsw ON recommendations \
-         USING hnsw ({column} {operators})"
+         USING hnsw ({column} {operators}) WITH (ef_construction = {EF_CONSTRUCTION})"
     ))
     .await?;
     Ok(())

@@ -92,6 +92,27 @@ async fn a_filter_over_the_index_still_gives_k_of_k() {
     eventually("a scan of the index", async || (scans(&data).await > before).then_some(())).await;
 }
 
+/// The graph leads to about half of this group's fifty rows. What a scan of it lacks is found all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_no_path_of_the_index_leads_to_are_found() {
+    let data = TestData::postgres().await;
+    let shelf = through_the_index(&data, DIMENSIONS).await;
+    let row = |n: usize| {
+        let public = n % 100 == 7;
+        let cosine = if public { 0.1 + n as f32 / 20_000.0 } else { 0.4 + n as f32 / 10_000.0 };
+        let draft = Draft { embedding: Some(leaning(cosine, 1.0, n as f32 / 5_000.0)), ..text("a row") };
+        if public { draft } else { for_friends(draft) }
+    };
+    let all = shelf.save_all((0..5_000).map(row).collect()).await;
+    let public: Vec<i64> = all.into_iter().skip(7).step_by(100).rev().collect();
+    let (before, scope) = (scans(&data).await, anyone(50));
+    assert_eq!(ids(&shelf.by_meaning(0.0, scope).await), public);
+    assert_eq!(ids(&shelf.by_meaning(0.0, Scope { k: 200, ..scope }).await), public);
+    // The floor is no shortage.
+    assert_eq!(shelf.by_meaning(0.34, scope).await.len(), 2);
+    eventually("three scans of the index", async || (scans(&data).await >= before + 3).then_some(())).await;
+}
+
 /// Of 3,072 dimensions, the index holds half the precision; what is shown has all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vectors_of_3072_dimensions_are_found_through_an_index_of_half_precision() {
