@@ -22,7 +22,7 @@ use crate::embedder::guard::Guarded;
 use crate::embedder::meter::{Meter, Metered};
 use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
-use crate::http::{AppState, Server, metrics_router, router};
+use crate::http::{AppState, Events, Server, metrics_router, router};
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
 use crate::relay::Relay;
@@ -43,6 +43,8 @@ pub struct App {
     regenerations: Arc<Regenerations>,
     /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
+    /// Those of the API.
+    events: Option<Arc<Events>>,
     addr: SocketAddr,
     role: Role,
     /// Rows of a regeneration that are in the ledger at once.
@@ -77,7 +79,10 @@ impl App {
         let relay = Relay::new(db.clone(), broker.clone(), &settings);
         let (meter, id) = (Meter::default(), heartbeat::new_id());
         let guard = guarded(&settings, &db, embedder.clone(), meter.clone()).await?;
-        let embedder = guard.clone().map_or(embedder, |guard| guard as Arc<dyn Embedder>);
+        let embedder: Arc<dyn Embedder> = match &guard {
+            Some(guard) => guard.clone(),
+            None => Arc::new(Metered::free(embedder, meter.clone())),
+        };
         let worker = Worker::new(
             db.clone(),
             broker.clone(),
@@ -93,11 +98,11 @@ impl App {
         let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
         let metrics = Metrics::new(db.clone(), provider_key(&settings));
         let parts = (search.clone(), regenerations.clone());
-        let server = listen(&settings, role, &db, parts, metrics).await?;
+        let (server, events) = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
-        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, window, grace })
+        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, events, addr, role, window, grace })
     }
 
     /// Where the API listens; with port 0 the port that was taken.
@@ -147,7 +152,7 @@ impl App {
             tokio::spawn(async move { reporter.run(drained).await })
         };
         let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
-        let regenerations = self.regenerations;
+        let (regenerations, events) = (self.regenerations, self.events);
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
@@ -157,6 +162,14 @@ impl App {
             supervise("count", self.role != Role::Worker, shutdown.clone(), move |stop| {
                 let db = counted.clone();
                 Box::pin(async move { db.keep_counted(stop).await })
+            }),
+            supervise("events", events.is_some(), shutdown.clone(), move |stop| {
+                let events = events.clone();
+                Box::pin(async move {
+                    if let Some(events) = events {
+                        events.run(stop).await;
+                    }
+                })
             }),
             supervise("regeneration", self.role != Role::Worker, shutdown.clone(), move |stop| {
                 let regenerations = regenerations.clone();
@@ -204,21 +217,23 @@ async fn listen(
     db: &Db,
     (search, regenerations): (Arc<Search>, Arc<Regenerations>),
     metrics: Metrics,
-) -> anyhow::Result<Option<Server>> {
+) -> anyhow::Result<(Option<Server>, Option<Arc<Events>>)> {
+    let mut events = None;
     let (key, server, router) = if role == Role::Worker {
         let bind = settings.metrics.addr();
         let bind = bind.map_err(|problem| SettingsError::Invalid { key: "metrics.bind", problem })?;
-        let Some(bind) = bind else { return Ok(None) };
+        let Some(bind) = bind else { return Ok((None, None)) };
         ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
     } else {
         let state = AppState::new(db.clone(), search, regenerations, metrics, settings);
+        events = Some(state.events.clone());
         ("server.bind", settings.server.clone(), router(state))
     };
     let bound = Server::bind(&server, router).await.with_context(|| {
         let (bind, variable) = (server.bind, key.to_uppercase().replace('.', "__"));
         format!("{key}: can't listen on {bind}; is another program using it? Set MAPX__{variable}")
     })?;
-    Ok(Some(bound))
+    Ok((Some(bound), events))
 }
 
 /// The broker that `broker.url` names.

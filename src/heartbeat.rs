@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const RENEW: Duration = Duration::from_secs(3);
 /// How often to add up what calls to the provider took.
 const NOTE: Duration = Duration::from_secs(1);
+/// How often to write down what became ready or was given up, for listeners.
+const TELL: Duration = Duration::from_millis(400);
 /// How often to look for settings that have been changed.
 const FOLLOW: Duration = Duration::from_secs(1);
 
@@ -91,7 +93,7 @@ impl Reporter {
 
     async fn report(&self, shutdown: &CancellationToken) {
         let mut last: Option<(Heartbeat, Instant)> = None;
-        let mut noted = Instant::now();
+        let (mut noted, mut told) = (Instant::now(), Instant::now());
         while !shutdown.is_cancelled() {
             let beat = self.beat();
             let news = last.as_ref().is_none_or(|(known, at)| at.elapsed() >= RENEW || differs(known, &beat));
@@ -103,11 +105,30 @@ impl Reporter {
             }
             if noted.elapsed() >= NOTE {
                 noted = Instant::now();
-                self.note_usage().await;
+                tokio::join!(self.note_usage(), self.note_history());
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                self.tell_events().await;
             }
             let _ = tokio::time::timeout(LOOK, shutdown.cancelled()).await;
         }
-        self.note_usage().await;
+        tokio::join!(self.note_usage(), self.note_history(), self.tell_events());
+    }
+
+    /// As [`Self::note_usage`].
+    async fn note_history(&self) {
+        self.db.chronicle().add(self.worker.meter().take_calls());
+        if let Err(error) = self.db.write_history().await {
+            tracing::debug!(%error, "the history could not be written");
+        }
+    }
+
+    /// As [`Self::note_usage`].
+    async fn tell_events(&self) {
+        if let Err(error) = self.db.write_journal().await {
+            tracing::debug!(%error, "the events could not be written");
+        }
     }
 
     /// What could not be written is written with what comes next.
@@ -117,7 +138,7 @@ impl Reporter {
             && let Err(error) = self.db.add_usage(usage).await
         {
             tracing::debug!(%error, "what the provider's calls took could not be noted");
-            self.worker.meter().add(usage);
+            self.worker.meter().put_back(usage);
         }
     }
 

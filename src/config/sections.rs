@@ -16,6 +16,14 @@ pub struct ServerSettings {
     pub body_limit_bytes: usize,
     pub request_timeout_ms: u64,
     pub max_connections: usize,
+    pub max_event_listeners: usize,
+}
+
+impl ServerSettings {
+    /// Listeners at once: never more than leave a quarter of the connections to everybody else.
+    pub fn listeners(&self) -> usize {
+        self.max_event_listeners.min(self.max_connections - self.max_connections / 4)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("server.body_limit_bytes", server.body_limit_bytes as u64, 1024, 1 << 30)?;
     within("server.request_timeout_ms", server.request_timeout_ms, 100, HOUR_MS)?;
     within("server.max_connections", server.max_connections as u64, 1, 1_000_000)?;
+    within("server.max_event_listeners", server.max_event_listeners as u64, 0, 1_000_000)?;
     within("database.read_connections", database.read_connections.into(), 1, 256)?;
     within("broker.window", broker.window, 1, 10_000_000)?;
     for key in LiveKey::ALL {

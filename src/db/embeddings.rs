@@ -34,6 +34,8 @@ pub struct Loaded {
     pub embedding_model: Option<String>,
     /// Failed attempts that the ledger knows of.
     pub attempts: u32,
+    /// When its task was enqueued; none where it has none.
+    pub enqueued_at: Option<DateTime<Utc>>,
     /// That its task is of a regeneration.
     pub mark: Option<Mark>,
 }
@@ -58,6 +60,7 @@ pub(super) struct LoadedRow {
     service_type: Option<String>,
     service_business_name: Option<String>,
     attempts: Option<i32>,
+    enqueued_at: Option<DateTime<Utc>>,
     leader: Option<i64>,
     marked_scope: Option<String>,
     marked_since: Option<DateTime<Utc>>,
@@ -71,7 +74,7 @@ pub(super) fn loading(conn: &impl ConnectionTrait) -> String {
         "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
          r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \
          r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
-         s.service_type, s.business_name AS service_business_name, t.attempts, CAST(i.leader AS BIGINT) AS leader, \
+         s.service_type, s.business_name AS service_business_name, t.attempts, t.enqueued_at, CAST(i.leader AS BIGINT) AS leader, \
          g.scope AS marked_scope, g.created_at AS marked_since FROM recommendations r \
          LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
          LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
@@ -109,6 +112,7 @@ impl From<LoadedRow> for Loaded {
             embedded_hash: row.embedded_hash,
             embedding_model: row.embedding_model,
             attempts: row.attempts.unwrap_or(0).max(0) as u32,
+            enqueued_at: row.enqueued_at,
             mark,
         }
     }
@@ -119,6 +123,10 @@ impl From<LoadedRow> for Loaded {
 pub struct Finished {
     pub task: EmbedTask,
     pub made: Made,
+    /// When the task was enqueued; none where the ledger had none any more.
+    pub enqueued_at: Option<DateTime<Utc>>,
+    /// Whether a regeneration asked for it.
+    pub regenerated: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -184,6 +192,7 @@ impl Db {
         loop {
             let answer = self.finishing().call(finished.clone(), async |all| self.finish_now(all).await).await?;
             if let Some(current) = answer {
+                self.chronicle().note_finished(&finished, &current);
                 return Ok(current);
             }
         }
@@ -293,7 +302,7 @@ pub(super) async fn store(
 ) -> Result<Vec<(i64, i64)>, DbError> {
     let mut current = Vec::with_capacity(finished.len());
     let mut vectors = Vec::new();
-    for Finished { task, made } in finished {
+    for Finished { task, made, .. } in finished {
         match made {
             Made::Vector { embedding, hash, parts } => vectors.push((*task, embedding, hash, *parts)),
             Made::Unchanged => {

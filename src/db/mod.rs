@@ -8,16 +8,20 @@ pub mod attempts;
 pub mod audit;
 pub mod cache;
 pub mod changes;
+pub mod chronicle;
 pub mod claims;
 mod combine;
 mod connect;
 pub mod counts;
+pub mod coverage;
 pub mod dead_letters;
 pub mod dead_orders;
 pub mod embeddings;
 mod entities;
 mod error;
+pub mod history;
 pub mod intake;
+pub mod journal;
 pub mod lists;
 pub mod live;
 pub mod migrate;
@@ -47,9 +51,11 @@ use futures_util::FutureExt;
 use sea_orm::{DatabaseConnection, FromQueryResult, Value};
 use tokio::sync::Notify;
 
+use chronicle::Chronicle;
 use combine::Combiner;
 pub use connect::Migrated;
 use counts::Counter;
+use coverage::CoverageCount;
 use embeddings::Finished;
 pub use error::DbError;
 use pooled::{Pooled, Races};
@@ -78,6 +84,8 @@ pub struct Db {
     enqueued: Arc<Notify>,
     finishing: Arc<Combiner<Finished, bool>>,
     counter: Arc<Counter>,
+    coverage: Arc<CoverageCount>,
+    chronicle: Arc<Chronicle>,
     cache: Arc<cache::Bound>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
@@ -178,6 +186,11 @@ impl Db {
 
     fn finishing(&self) -> &Combiner<Finished, bool> {
         &self.finishing
+    }
+
+    /// What this process has done and not yet written down.
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     pub(crate) fn read(&self) -> &DatabaseConnection {

@@ -216,7 +216,7 @@ pub(super) fn with_subjects(
 pub(super) fn finished(id: i64, version: i64, embedding: Embedding, content: &Content) -> Finished {
     let task = EmbedTask { recommendation_id: id, content_version: version, target: Target::Current };
     let hash = content_hash(&content.compose());
-    Finished { task, made: Made::Vector { embedding, hash, parts: 1 } }
+    Finished { task, made: Made::Vector { embedding, hash, parts: 1 }, enqueued_at: None, regenerated: false }
 }
 
 /// The strings of a stored list.

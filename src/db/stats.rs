@@ -14,6 +14,8 @@ pub struct QueueCounts {
     pub open: [u64; 3],
     /// Failed before and waiting for the next attempt.
     pub retrying: u64,
+    /// The same by failed attempts.
+    pub rungs: Vec<Rung>,
     pub dead: u64,
     /// When the longest waiting open task was enqueued.
     pub oldest: Option<DateTime<Utc>>,
@@ -21,22 +23,33 @@ pub struct QueueCounts {
     pub oldest_of: [Option<DateTime<Utc>>; 3],
 }
 
+/// Tasks that have failed equally often and wait for the next attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rung {
+    pub attempts: i32,
+    pub tasks: u64,
+    /// When the first of them is due.
+    pub next: Option<DateTime<Utc>>,
+}
+
 #[derive(FromQueryResult)]
 struct CountRow {
     state: String,
     priority: i16,
-    again: bool,
+    /// Failed attempts of those that wait for another, else 0.
+    again: i32,
     discarded: bool,
     tasks: i64,
     oldest: Option<DateTime<Utc>>,
+    next: Option<DateTime<Utc>>,
 }
 
 impl Db {
     pub async fn queue_counts(&self) -> Result<QueueCounts, DbError> {
         // As `TaskState::status` has it for one task.
-        let select = "SELECT state, priority, attempts > 0 AND not_before > $1 AS again, \
-                      discarded_at IS NOT NULL AS discarded, count(*) AS tasks, \
-                      min(enqueued_at) AS oldest FROM embedding_tasks GROUP BY 1, 2, 3, 4";
+        let select = "SELECT state, priority, CASE WHEN not_before > $1 THEN attempts ELSE 0 END AS again, \
+                      discarded_at IS NOT NULL AS discarded, count(*) AS tasks, min(enqueued_at) AS oldest, \
+                      min(not_before) AS next FROM embedding_tasks GROUP BY 1, 2, 3, 4";
         let mut counts = QueueCounts::default();
         for row in sql::all::<CountRow>(self.read(), select, [sql::now().into()]).await? {
             let tasks = row.tasks.max(0) as u64;
@@ -44,7 +57,7 @@ impl Db {
                 // Nobody is to do anything about those.
                 Some(TaskState::Dead) if row.discarded => {}
                 Some(TaskState::Dead) => counts.dead += tasks,
-                Some(TaskState::Pending | TaskState::Retrying) if row.again => counts.retrying += tasks,
+                Some(TaskState::Pending | TaskState::Retrying) if row.again > 0 => counts.retry(&row, tasks),
                 _ => {
                     let lane = Priority::from_rank(row.priority) as usize;
                     counts.open[lane] += tasks;
@@ -77,6 +90,18 @@ impl Db {
 }
 
 impl QueueCounts {
+    fn retry(&mut self, row: &CountRow, tasks: u64) {
+        self.retrying += tasks;
+        match self.rungs.iter_mut().find(|rung| rung.attempts == row.again) {
+            Some(rung) => {
+                rung.tasks += tasks;
+                rung.next = [rung.next, row.next].into_iter().flatten().min();
+            }
+            None => self.rungs.push(Rung { attempts: row.again, tasks, next: row.next }),
+        }
+        self.rungs.sort_by_key(|rung| rung.attempts);
+    }
+
     /// Tasks that are neither finished nor given up.
     pub fn unfinished(&self) -> u64 {
         self.open.iter().sum::<u64>() + self.retrying

@@ -191,7 +191,8 @@ impl Db {
     /// Writes failed attempts down; returns, in order, whether each one still was about the current version.
     pub async fn record_failures(&self, failures: Vec<FailedAttempt>) -> Result<Vec<bool>, DbError> {
         let failures = Arc::new(failures);
-        self.write(move |tx| {
+        let noted = failures.clone();
+        let current = self.write(move |tx| {
             let failures = failures.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = $4, attempts = $5, last_error = $6, \
@@ -220,8 +221,10 @@ impl Db {
                 Ok(current)
             }
             .boxed()
-        })
-        .await
+        });
+        let current: Vec<bool> = current.await?;
+        self.chronicle().note_failures(&noted, &current);
+        Ok(current)
     }
 }
 
@@ -231,7 +234,8 @@ impl Db {
     /// it was so.
     pub async fn record_broker_dead(&self, dead: Vec<BrokerDeath>) -> Result<Vec<bool>, DbError> {
         let dead = Arc::new(dead);
-        self.write(move |tx| {
+        let noted = dead.clone();
+        let recorded = self.write(move |tx| {
             let dead = dead.clone();
             async move {
                 let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5, \
@@ -258,7 +262,9 @@ impl Db {
                 Ok(recorded)
             }
             .boxed()
-        })
-        .await
+        });
+        let recorded: Vec<bool> = recorded.await?;
+        self.chronicle().note_broker_dead(&noted, &recorded);
+        Ok(recorded)
     }
 }

@@ -62,7 +62,7 @@ pub(super) async fn finish(
     finished: &[Finished],
 ) -> Result<Vec<bool>, DbError> {
     let (mut made, mut unchanged) = (Columns::default(), Columns::default());
-    for Finished { task, made: outcome } in finished {
+    for Finished { task, made: outcome, .. } in finished {
         match outcome {
             Made::Vector { embedding, hash, parts } => made.push(task, embedding, hash, *parts),
             Made::Unchanged => unchanged.name(task),

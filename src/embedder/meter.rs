@@ -1,36 +1,86 @@
 //! Counts what calls to a provider take. The innermost wrapper: a probe of the guard is a call too.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Answer, EmbedError, Embedder, Limits, Purpose};
+use crate::domain::history::{Amounts, Measure};
 use crate::domain::usage::{Usage, cost};
 
 /// What was used since it was last taken; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Mutex<Usage>>);
+pub struct Meter(Arc<Mutex<Metering>>);
+
+#[derive(Debug, Default)]
+struct Metering {
+    usage: Usage,
+    /// What the calls were like, for the history.
+    calls: Amounts,
+}
 
 impl Meter {
     pub fn add(&self, usage: Usage) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(usage);
+        let mut metering = self.lock();
+        metering.usage.add(usage);
+        metering.calls.add(Measure::Tokens, usage.tokens as f64);
+        metering.calls.add(Measure::Cost, usage.cost);
     }
 
     /// What there is, and begins anew.
     pub fn take(&self) -> Usage {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.lock().usage)
+    }
+
+    /// Gives back what was taken.
+    pub fn put_back(&self, usage: Usage) {
+        self.lock().usage.add(usage);
+    }
+
+    /// What the calls were like since this was last taken.
+    pub fn take_calls(&self) -> Amounts {
+        std::mem::take(&mut self.lock().calls)
+    }
+
+    fn note(&self, texts: usize, purpose: Purpose, took: Duration, answer: &Result<Answer, EmbedError>) {
+        let calls = &mut self.lock().calls;
+        match answer {
+            Ok(_) if purpose == Purpose::Document => {
+                calls.add(Measure::Calls, 1.0);
+                calls.add(Measure::Texts, texts as f64);
+                calls.sample(Measure::CallTook, took);
+            }
+            // A refused text is an answer.
+            Ok(_) | Err(EmbedError::Rejected(_)) => {}
+            Err(EmbedError::Wait { .. }) => calls.add(Measure::Refused, 1.0),
+            Err(EmbedError::Transient(_) | EmbedError::Misconfigured(_)) => calls.add(Measure::CallErrors, 1.0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Metering> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A remote embedder whose calls are counted.
+/// An embedder whose calls are counted.
 pub struct Metered {
     inner: Arc<dyn Embedder>,
     meter: Meter,
+    /// Whether somebody counts what they take, too.
+    is_billed: bool,
 }
 
 impl Metered {
+    /// A remote one.
     pub fn new(inner: Arc<dyn Embedder>, meter: Meter) -> Self {
-        Self { inner, meter }
+        Self { inner, meter, is_billed: true }
+    }
+
+    /// One whose calls cost nobody anything.
+    pub fn free(inner: Arc<dyn Embedder>, meter: Meter) -> Self {
+        Self { inner, meter, is_billed: false }
     }
 }
 
@@ -65,7 +115,13 @@ impl Embedder for Metered {
     }
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> Result<Answer, EmbedError> {
-        let answer = self.inner.embed(texts, purpose).await?;
+        let began = Instant::now();
+        let answer = self.inner.embed(texts, purpose).await;
+        self.meter.note(texts.len(), purpose, began.elapsed(), &answer);
+        let answer = answer?;
+        if !self.is_billed {
+            return Ok(answer);
+        }
         let counted = || texts.iter().map(|text| self.inner.tokens(text) as u64).sum();
         let tokens = answer.tokens.unwrap_or_else(counted);
         let cost = cost(tokens, self.inner.price());

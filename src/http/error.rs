@@ -54,6 +54,9 @@ pub enum ApiError {
     TooSlow,
     #[error("the body could not be read: {0}")]
     BrokenBody(String),
+    /// Try again when another one has gone.
+    #[error("there are {0} listeners already (server.max_event_listeners)")]
+    TooManyListeners(usize),
     /// Try again later.
     #[error("the service can't answer just now")]
     Unavailable,
@@ -76,6 +79,7 @@ impl ApiError {
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
+            Self::TooManyListeners(_) => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_LISTENERS"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         }

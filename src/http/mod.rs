@@ -4,6 +4,7 @@
 mod body;
 mod dead_filter;
 mod error;
+mod events;
 mod identity;
 mod layers;
 mod ndjson;
@@ -11,9 +12,11 @@ mod params;
 mod routes;
 mod server;
 mod shape;
+mod stall;
 mod state;
 
 pub use error::ApiError;
+pub use events::Events;
 pub use routes::{metrics_router, openapi, router};
 pub use server::Server;
 pub use state::AppState;

@@ -15,11 +15,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::stall::Impatient;
 use crate::config::sections::ServerSettings;
 
 /// Time for a request's head to arrive, counted anew for each request on a connection. A shorter request
@@ -28,21 +29,34 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, as when file descriptors are used up: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes that the system keeps at most of what a client hasn't read yet. Left to itself it keeps megabytes for each.
+const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 /// A bound listener with the routes it will serve.
 pub struct Server {
     listener: TcpListener,
     connections: Arc<Semaphore>,
     head_timeout: Duration,
+    /// The longest that a client may take nothing of what is sent.
+    write_timeout: Duration,
     router: Router,
 }
 
 impl Server {
     /// Binds `server.bind`; port 0 takes a free one.
     pub async fn bind(settings: &ServerSettings, router: Router) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.bind).await?;
+        let socket = if settings.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        // The connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(settings.bind)?;
+        let listener = socket.listen(BACKLOG)?;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
-        let head_timeout = HEAD_TIMEOUT.min(Duration::from_millis(settings.request_timeout_ms));
-        Ok(Self { listener, connections, head_timeout, router })
+        let write_timeout = Duration::from_millis(settings.request_timeout_ms);
+        let head_timeout = HEAD_TIMEOUT.min(write_timeout);
+        Ok(Self { listener, connections, head_timeout, write_timeout, router })
     }
 
     pub fn addr(&self) -> io::Result<SocketAddr> {
@@ -70,7 +84,8 @@ impl Server {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let connection = builder.serve_connection(io_of(stream), service(self.router.clone())).into_owned();
+            let io = io_of(stream, self.write_timeout);
+            let connection = builder.serve_connection(io, service(self.router.clone())).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
                 // A client that hangs up half-way is its own affair.
@@ -87,10 +102,10 @@ impl Server {
     }
 }
 
-fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
+fn io_of(stream: TcpStream, write_timeout: Duration) -> TokioIo<Impatient<TcpStream>> {
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(stream)
+    TokioIo::new(Impatient::new(stream, write_timeout))
 }
 
 type Service = TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request>>;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::Events;
+use super::routes::StatusSource;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
@@ -17,6 +19,8 @@ pub struct AppState {
     pub search: Arc<Search>,
     pub regenerations: Arc<Regenerations>,
     pub metrics: Metrics,
+    pub status: StatusSource,
+    pub events: Arc<Events>,
     /// What `/health/ready` and the status say of the embedder.
     pub provider: Arc<str>,
     pub broker: Arc<str>,
@@ -35,13 +39,23 @@ impl AppState {
         metrics: Metrics,
         settings: &Settings,
     ) -> Self {
+        let provider: Arc<str> = settings.embedder.provider_name().into();
+        let broker: Arc<str> = if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() };
+        let status = StatusSource {
+            db: db.clone(),
+            metrics: metrics.clone(),
+            provider: provider.clone(),
+            broker: broker.clone(),
+        };
         Self {
             db,
             search,
             regenerations,
             metrics,
-            provider: settings.embedder.provider_name().into(),
-            broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
+            events: Arc::new(Events::new(status.clone(), settings.server.listeners())),
+            status,
+            provider,
+            broker,
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             queue: settings.queue.clone(),
             body_limit: settings.server.body_limit_bytes,

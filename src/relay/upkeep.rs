@@ -12,6 +12,8 @@ use crate::domain::task::EmbedTask;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often to forget what the history and the journal keep no longer.
+const FORGET: Duration = Duration::from_secs(60);
 /// Steps of an order before the next thing has its turn.
 const STEPS: usize = 40;
 /// Dead letters that are taken and compared together.
@@ -28,16 +30,21 @@ struct Upkeep {
     /// Letters beyond those of the ledger that the last sweep found to be no tasks of ours.
     foreign: u64,
     compared: Instant,
+    forgot: Instant,
 }
 
 impl Relay {
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
-        let mut upkeep = Upkeep { attempts_after: 0, foreign: 0, compared: Instant::now() };
+        let mut upkeep = Upkeep { attempts_after: 0, foreign: 0, compared: Instant::now(), forgot: Instant::now() };
         while timeout(LOOK, shutdown.cancelled()).await.is_err() {
             let round = async {
                 self.learn_pauses().await?;
                 self.carry_on_orders().await?;
                 upkeep.attempts_after = self.db.forget_attempts(upkeep.attempts_after).await?.unwrap_or(0);
+                if upkeep.forgot.elapsed() >= FORGET {
+                    upkeep.forgot = Instant::now();
+                    self.db.forget_history().await?;
+                }
                 self.sweep_if_due(&mut upkeep).await
             };
             let ended = tokio::select! {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::Context;
@@ -25,6 +26,15 @@ pub(super) struct Job {
     /// Attempts that failed before this one, as the ledger counts them: a copy's own count may be of before
     /// an edit that started the task afresh.
     pub attempts: u32,
+    /// When the ledger's task was enqueued, and whether by a regeneration.
+    pub enqueued_at: Option<DateTime<Utc>>,
+    pub regenerated: bool,
+}
+
+impl Job {
+    pub fn new(delivery: Delivery, task: EmbedTask) -> Self {
+        Self { delivery, task, attempts: 0, enqueued_at: None, regenerated: false }
+    }
 }
 
 /// A job with the text that is to be embedded.
@@ -61,7 +71,7 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, turn: T
     let mut jobs = Vec::with_capacity(batch.len());
     for delivery in batch {
         match EmbedTask::decode(&delivery.message.body) {
-            Ok(task) => jobs.push(Job { delivery, task, attempts: 0 }),
+            Ok(task) => jobs.push(Job::new(delivery, task)),
             Err(error) => outcome::refuse(&context, delivery, error.to_string()).await,
         }
     }
@@ -107,6 +117,7 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
             sorted.stale.push(job);
             continue;
         };
+        (job.enqueued_at, job.regenerated) = (row.enqueued_at, row.mark.is_some());
         let same_model = row.embedding_model.as_deref() == Some(model);
         if same_model && row.embedded_version == Some(row.content_version) && row.mark.is_none() {
             // Delivered twice: ending a task that is gone is harmless, and one that is left ends here.
@@ -229,6 +240,7 @@ async fn embed(context: &Context, documents: Vec<Document>, ended: &mut Ended) {
 
 impl From<&(Job, Made)> for Finished {
     fn from((job, made): &(Job, Made)) -> Self {
-        Self { task: job.task, made: made.clone() }
+        let Job { task, enqueued_at, regenerated, .. } = *job;
+        Self { task, made: made.clone(), enqueued_at, regenerated }
     }
 }

@@ -133,7 +133,7 @@ mod tests {
                 published_at: DateTime::UNIX_EPOCH,
             };
             let receipt = Box::new(Noted(content_version, self.0.clone()));
-            Job { delivery: Delivery::new(message, Priority::High, false, receipt), task, attempts: 0 }
+            Job::new(Delivery::new(message, Priority::High, false, receipt), task)
         }
 
         fn returned(&self) -> Vec<i64> {

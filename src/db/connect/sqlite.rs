@@ -41,6 +41,8 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         enqueued,
         finishing: Arc::new(Combiner::new(1)),
         counter: Arc::default(),
+        coverage: Arc::default(),
+        chronicle: Arc::default(),
         cache: Arc::new(Bound::new(settings.cached_vectors)),
         _lock: lock,
     })

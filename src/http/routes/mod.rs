@@ -4,7 +4,9 @@ mod audit;
 mod dead_letters;
 mod dead_orders;
 mod docs;
+mod events;
 mod health;
+mod history;
 mod import;
 mod intake;
 mod lists;
@@ -28,6 +30,7 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::layers;
 use super::state::AppState;
+pub use queue::StatusSource;
 use crate::metrics::Metrics;
 
 #[derive(OpenApi)]
@@ -55,6 +58,9 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(places::reviewed))
         .routes(routes!(search::search))
         .routes(routes!(queue::status))
+        .routes(routes!(events::events))
+        .routes(routes!(history::history))
+        .routes(routes!(history::coverage))
         .routes(routes!(live::get, live::put))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::groups))

@@ -1,5 +1,7 @@
 //! The state of the queue.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::IntoResponse;
 use chrono::{DateTime, Utc};
@@ -9,14 +11,16 @@ use utoipa::ToSchema;
 use super::health::Part;
 use super::intake::PausedBody;
 use crate::db::provider::ProviderLimits;
-use crate::db::stats::QueueCounts;
+use crate::db::stats::{QueueCounts, Rung};
 use crate::db::workers::Heartbeat;
+use crate::db::{Db, DbError};
 use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
 use crate::http::error::ApiError;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
+use crate::metrics::Metrics;
 
 /// The queue over all processes. The first three fields are MapX's.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -32,9 +36,13 @@ pub struct QueueStatusBody {
     pub by_priority: ByPriority,
     /// Failed before and waiting for the next attempt.
     pub retrying: u64,
+    /// The same by how often they have failed.
+    pub retry_rungs: Vec<RungBody>,
     pub dead_lettered: u64,
     /// Seconds since the longest waiting task was enqueued.
     pub oldest_pending_seconds: Option<f64>,
+    /// The same by lane.
+    pub oldest_by_priority: OldestBody,
     /// Embeddings a second over the last ten seconds.
     pub throughput_per_second: f64,
     /// Seconds until the queue is empty at this rate; null when nothing moves.
@@ -56,6 +64,25 @@ pub struct ByPriority {
     pub high: u64,
     pub normal: u64,
     pub low: u64,
+}
+
+/// Seconds; null for a lane in which nothing waits.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OldestBody {
+    pub high: Option<f64>,
+    pub normal: Option<f64>,
+    pub low: Option<f64>,
+}
+
+/// Tasks that wait for the same attempt.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RungBody {
+    /// Attempts that failed.
+    pub attempts: i32,
+    pub tasks: u64,
+    /// When the first of them is tried again.
+    pub next_at: Option<DateTime<Utc>>,
 }
 
 /// The embedding provider. What is known of a remote one alone is absent for the local model.
@@ -179,23 +206,40 @@ pub struct WorkerBody {
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
 pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let provider = async { tokio::join!(state.metrics.limits(), state.metrics.usage()) };
-    let (counts, workers, pauses, (limits, usage)) =
-        tokio::join!(state.db.counts(), state.db.workers(), state.db.pauses(), provider);
-    let counts = counts?;
-    let mut body = summary(&counts.queue, workers?, Utc::now());
-    body.paused = pauses?.into();
-    body.broker.kind = state.broker.to_string();
-    body.provider.kind = state.provider.to_string();
-    if let Some(limits) = limits? {
-        body.provider.waiting_until = limits.waiting_until();
-        body.provider.limits = Some(LimitsBody::from(limits));
+    Ok(Envelope::new(state.status.look().await?, "Queue status"))
+}
+
+/// Where the status is read. Cheap to clone.
+#[derive(Clone)]
+pub struct StatusSource {
+    pub db: Db,
+    pub metrics: Metrics,
+    /// What the provider and the broker are.
+    pub provider: Arc<str>,
+    pub broker: Arc<str>,
+}
+
+impl StatusSource {
+    /// The status of this moment.
+    pub async fn look(&self) -> Result<QueueStatusBody, DbError> {
+        let provider = async { tokio::join!(self.metrics.limits(), self.metrics.usage()) };
+        let (counts, workers, pauses, (limits, usage)) =
+            tokio::join!(self.db.counts(), self.db.workers(), self.db.pauses(), provider);
+        let counts = counts?;
+        let mut body = summary(&counts.queue, workers?, Utc::now());
+        body.paused = pauses?.into();
+        body.broker.kind = self.broker.to_string();
+        body.provider.kind = self.provider.to_string();
+        if let Some(limits) = limits? {
+            body.provider.waiting_until = limits.waiting_until();
+            body.provider.limits = Some(LimitsBody::from(limits));
+        }
+        body.provider.usage = usage?.map(|used| UsageBody { today: used.today.into(), total: used.total.into() });
+        body.recommendations = counts.recommendations;
+        body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
+        body.model = self.db.model().id.to_string();
+        Ok(body)
     }
-    body.provider.usage = usage?.map(|used| UsageBody { today: used.today.into(), total: used.total.into() });
-    body.recommendations = counts.recommendations;
-    body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
-    body.model = state.db.model().id.to_string();
-    Ok(Envelope::new(body, "Queue status"))
 }
 
 fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) -> QueueStatusBody {
@@ -203,6 +247,7 @@ fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) ->
     // Heartbeats are up to a second old: what is in hand can't be more than what is open.
     let in_hand: i64 = workers.iter().map(|w| w.in_flight.max(0)).sum();
     let processing = (in_hand as u64).min(open);
+    let age = |at: DateTime<Utc>| (now - at).num_milliseconds().max(0) as f64 / 1e3;
     let rate: f64 = workers.iter().map(|w| w.ready_per_second).sum();
     QueueStatusBody {
         queue_length: open - processing,
@@ -214,8 +259,14 @@ fn summary(counts: &QueueCounts, workers: Vec<Heartbeat>, now: DateTime<Utc>) ->
             low: counts.open[Priority::Low as usize],
         },
         retrying: counts.retrying,
+        retry_rungs: counts.rungs.iter().map(RungBody::from).collect(),
         dead_lettered: counts.dead,
-        oldest_pending_seconds: counts.oldest.map(|at| (now - at).num_milliseconds().max(0) as f64 / 1e3),
+        oldest_pending_seconds: counts.oldest.map(age),
+        oldest_by_priority: OldestBody {
+            high: counts.oldest_of[Priority::High as usize].map(age),
+            normal: counts.oldest_of[Priority::Normal as usize].map(age),
+            low: counts.oldest_of[Priority::Low as usize].map(age),
+        },
         throughput_per_second: rate,
         eta_seconds: if open == 0 { Some(0.0) } else { (rate > 0.0).then(|| open as f64 / rate) },
         paused: Pauses::default().into(),
@@ -244,6 +295,12 @@ impl ProviderBody {
             next_probe_at: w.breaker_probe_at,
         });
         Self { kind, ok, error, breaker, limits: None, usage: None, waiting_until: None }
+    }
+}
+
+impl From<&Rung> for RungBody {
+    fn from(rung: &Rung) -> Self {
+        Self { attempts: rung.attempts, tasks: rung.tasks, next_at: rung.next }
     }
 }
 

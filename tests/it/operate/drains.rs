@@ -13,7 +13,7 @@ use crate::support::provider::{Behaviour, FakeProvider};
 use crate::support::rabbit::{self, Vhost};
 
 /// One call at a time with one text, over RabbitMQ and PostgreSQL.
-pub(super) fn env(data: &TestData, vhost: &Vhost, provider: &FakeProvider) -> [(&'static str, String); 9] {
+pub(crate) fn env(data: &TestData, vhost: &Vhost, provider: &FakeProvider) -> [(&'static str, String); 9] {
     [
         ("MAPX__DATABASE__URL", data.url()),
         ("MAPX__BROKER__URL", vhost.url()),

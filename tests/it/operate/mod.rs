@@ -3,7 +3,7 @@
 mod cli;
 mod dead_letters;
 mod discards;
-mod drains;
+pub(crate) mod drains;
 mod pauses;
 mod refusals;
 mod replays;

@@ -4,6 +4,7 @@ pub mod app;
 pub mod broker;
 pub mod data;
 pub mod hidden_limit;
+pub mod listener;
 pub mod process;
 pub mod provider;
 pub mod rabbit;

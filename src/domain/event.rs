@@ -1,0 +1,38 @@
+//! What listeners are told of one recommendation.
+
+use serde::{Deserialize, Serialize};
+
+/// What became of an embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// The vector of this version is stored, and found.
+    Ready,
+    /// Given up: it is among the dead letters.
+    Failed,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One event, as it is stored and sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub kind: EventKind,
+    pub recommendation_id: i64,
+    pub content_version: i64,
+    /// Milliseconds since 1970.
+    pub at_ms: i64,
+    /// From the moment its task was enqueued; of what is ready and no part of a regeneration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<i64>,
+    /// Why it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

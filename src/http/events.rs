@@ -1,0 +1,431 @@
+//! Tells listeners what happens: one look at the database for all of them, twice a second and only while there are
+//! any, and bytes that are made once.
+//!
+//! Listeners are in cohorts that are sent to one after the other: thousands that are woken at once would be in the way
+//! of a save. Each reads from a ring that its cohort shares; who is a whole ring behind is dropped. Nothing is kept for
+//! anybody.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use chrono::DateTime;
+use futures_util::{Stream, stream};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::error::ApiError;
+use super::routes::StatusSource;
+use crate::db::journal::Entry;
+use crate::db::{Db, DbError};
+use crate::domain::event::Event;
+use crate::domain::fields::InvalidField;
+
+/// How often to look, and so how often a listener is sent anything.
+const TICK: Duration = Duration::from_millis(500);
+/// The share of a tick over which the cohorts are spread.
+const SPREAD: f64 = 0.8;
+/// Listeners that are woken at once.
+const COHORT: usize = 32;
+/// Ticks that a listener may be behind.
+const RING: usize = 16;
+/// A listener that was sent nothing for so long is sent a comment, so that both sides know of a broken connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What only says how late it is (a heartbeat, an age) is sent no more often than this.
+const AGES: Duration = Duration::from_secs(3);
+/// Events in a tick; beyond that they are only counted.
+const MOST: usize = 400;
+/// Entries of the journal in a tick, and in what a listener has missed.
+const ENTRIES: u64 = 200;
+/// The longest wait for the first look.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Where a listener left off: an entry of the journal, and the event in it; the last one where none is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    entry: i64,
+    event: Option<usize>,
+}
+
+impl Position {
+    /// Reads the header `last-event-id`.
+    pub fn parse(text: &str) -> Result<Self, InvalidField> {
+        let (entry, event) = match text.split_once('.') {
+            Some((entry, event)) => (entry.parse(), event.parse().map(Some)),
+            None => (text.parse(), Ok(None)),
+        };
+        match (entry, event) {
+            (Ok(entry), Ok(event)) if entry >= 0 => Ok(Self { entry, event }),
+            _ => Err(InvalidField::new("last-event-id", "must be the id of an event of this stream")),
+        }
+    }
+}
+
+/// What is sent at once.
+#[derive(Debug, Default)]
+struct Tick {
+    status: Bytes,
+    entries: Vec<(i64, Bytes)>,
+    /// All of it.
+    whole: Bytes,
+}
+
+#[derive(Default)]
+struct Hub {
+    cohorts: Vec<broadcast::Sender<Arc<Tick>>>,
+    listeners: usize,
+    /// The last status that was sent, for those who come now.
+    status: Bytes,
+}
+
+/// One a process.
+pub struct Events {
+    db: Db,
+    source: StatusSource,
+    hub: Mutex<Hub>,
+    limit: usize,
+    /// A listener came while there was none.
+    came: Notify,
+    /// Whether the database is looked at: what is committed from now on is told.
+    looking: watch::Sender<bool>,
+    closed: CancellationToken,
+}
+
+impl Events {
+    /// For at most `limit` listeners at once.
+    pub fn new(source: StatusSource, limit: usize) -> Self {
+        let (hub, looking) = (Mutex::default(), watch::Sender::new(false));
+        Self { db: source.db.clone(), source, hub, limit, came: Notify::new(), looking, closed: CancellationToken::new() }
+    }
+
+    /// Looks and tells until `shutdown`, which ends all streams: nobody waits for those to be finished.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = self.look() => {}
+            () = shutdown.cancelled() => {}
+        }
+        self.closed.cancel();
+    }
+
+    async fn look(&self) {
+        loop {
+            if !self.is_wanted() {
+                self.came.notified().await;
+            }
+            let mut told = Told::default();
+            let cursor = self.db.journal_end().await;
+            let Ok(mut cursor) = cursor.inspect_err(|error| tracing::debug!(%error, "no events can be told")) else {
+                sleep(TICK).await;
+                continue;
+            };
+            loop {
+                let began = Instant::now();
+                match self.tick(&mut cursor, &mut told).await {
+                    Ok(tick) => self.send(tick).await,
+                    Err(error) => tracing::debug!(%error, "events have to wait"),
+                }
+                sleep_until(began + TICK).await;
+                if !self.is_wanted() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether anybody listens; if not, what comes next is no longer looked at.
+    fn is_wanted(&self) -> bool {
+        let mut hub = self.hub();
+        if hub.listeners == 0 {
+            hub.status = Bytes::new();
+            self.looking.send_replace(false);
+        }
+        hub.listeners > 0
+    }
+
+    async fn tick(&self, cursor: &mut i64, told: &mut Told) -> Result<Tick, DbError> {
+        let (status, entries) = tokio::join!(self.source.look(), self.db.journal_after(*cursor, ENTRIES));
+        let (status, entries) = (serde_json::to_value(status?).unwrap_or_default(), entries?);
+        if let Some(last) = entries.last() {
+            *cursor = last.id;
+        }
+        let status = match told.is_news(&status) {
+            true => Bytes::from(format!("id: {cursor}\nevent: status\ndata: {status}\n\n")),
+            false => Bytes::new(),
+        };
+        let entries = render(&entries, None);
+        let whole = entries.iter().flat_map(|(_, bytes)| bytes.iter()).chain(status.iter()).copied().collect();
+        Ok(Tick { status, entries, whole })
+    }
+
+    async fn send(&self, tick: Tick) {
+        let tick = Arc::new(tick);
+        let cohorts = {
+            let mut hub = self.hub();
+            hub.cohorts.retain(|cohort| cohort.receiver_count() > 0);
+            if !tick.status.is_empty() {
+                hub.status = tick.status.clone();
+            }
+            // Under the same lock as those who come: they are either sent this, or begin after it.
+            self.looking.send_replace(true);
+            hub.cohorts.clone()
+        };
+        if tick.whole.is_empty() {
+            return;
+        }
+        let pause = TICK.mul_f64(SPREAD / cohorts.len().max(1) as f64);
+        for (n, cohort) in cohorts.iter().enumerate() {
+            if n > 0 {
+                sleep(pause).await;
+            }
+            // An error says that the last of them has gone.
+            let _ = cohort.send(tick.clone());
+        }
+    }
+
+    /// A stream of what happens from now on, after what has happened since `last`.
+    ///
+    /// # Errors
+    /// `TooManyListeners`, or `Unavailable` when the database doesn't answer.
+    pub async fn listen(
+        self: &Arc<Self>,
+        last: Option<Position>,
+    ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, ApiError> {
+        let mut listener = self.join()?;
+        let looking = async { self.looking.subscribe().wait_for(|looking| *looking).await.map(|_| ()) };
+        if !matches!(timeout(FIRST_LOOK, looking).await, Ok(Ok(()))) {
+            return Err(ApiError::Unavailable);
+        }
+        let mut first = b"retry: 2000\n\n".to_vec();
+        if let Some(last) = last {
+            let missed = self.db.journal_after(last.entry - 1, ENTRIES).await?;
+            if missed.first().is_none_or(|entry| entry.id > last.entry) && last.entry > 0 {
+                // What followed it may be forgotten with it.
+                first.extend(skipped(last.entry, None));
+            }
+            let missed = render(&missed, Some(last));
+            listener.seen = missed.iter().map(|(id, _)| *id).collect();
+            listener.seen.insert(last.entry);
+            missed.iter().for_each(|(_, bytes)| first.extend_from_slice(bytes));
+        }
+        first.extend_from_slice(&self.hub().status);
+        listener.first = Some(first.into());
+        Ok(stream::unfold(listener, async |mut listener| {
+            let bytes = listener.next().await?;
+            Some((Ok(bytes), listener))
+        }))
+    }
+
+    fn join(self: &Arc<Self>) -> Result<Listener, ApiError> {
+        let mut hub = self.hub();
+        if self.closed.is_cancelled() {
+            return Err(ApiError::Unavailable);
+        }
+        if hub.listeners >= self.limit {
+            return Err(ApiError::TooManyListeners(self.limit));
+        }
+        hub.listeners += 1;
+        let roomy = hub.cohorts.iter().find(|cohort| cohort.receiver_count() < COHORT);
+        let receiver = match roomy {
+            Some(cohort) => cohort.subscribe(),
+            None => {
+                let (cohort, receiver) = broadcast::channel(RING);
+                hub.cohorts.push(cohort);
+                receiver
+            }
+        };
+        self.came.notify_one();
+        Ok(Listener { events: self.clone(), receiver, first: None, seen: HashSet::new() })
+    }
+
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Listener {
+    events: Arc<Events>,
+    receiver: broadcast::Receiver<Arc<Tick>>,
+    first: Option<Bytes>,
+    /// Entries that it has had, as it asked for what it had missed.
+    seen: HashSet<i64>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.events.hub().listeners -= 1;
+    }
+}
+
+impl Listener {
+    /// `None` ends the stream, and with it the connection.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        loop {
+            let tick = tokio::select! {
+                () = self.events.closed.cancelled() => return None,
+                tick = timeout(HEARTBEAT, self.receiver.recv()) => tick,
+            };
+            match tick {
+                Ok(Ok(tick)) => match self.unseen(&tick) {
+                    bytes if bytes.is_empty() => {}
+                    bytes => return Some(bytes),
+                },
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a listener is dropped");
+                    return None;
+                }
+                Err(_) => return Some(Bytes::from_static(b": still here\n\n")),
+            }
+        }
+    }
+
+    fn unseen(&self, tick: &Tick) -> Bytes {
+        if !tick.entries.iter().any(|(id, _)| self.seen.contains(id)) {
+            return tick.whole.clone();
+        }
+        let entries = tick.entries.iter().filter(|(id, _)| !self.seen.contains(id));
+        entries.flat_map(|(_, bytes)| bytes.iter()).chain(tick.status.iter()).copied().collect()
+    }
+}
+
+/// What of the status was sent last.
+#[derive(Default)]
+struct Told {
+    status: Value,
+    bare: Value,
+    at: Option<Instant>,
+}
+
+impl Told {
+    fn is_news(&mut self, status: &Value) -> bool {
+        let bare = without_ages(status);
+        let old = self.at.is_none_or(|at| at.elapsed() >= AGES);
+        let news = bare != self.bare || old && *status != self.status;
+        if news {
+            *self = Self { status: status.clone(), bare, at: Some(Instant::now()) };
+        }
+        news
+    }
+}
+
+fn without_ages(status: &Value) -> Value {
+    let mut bare = status.clone();
+    for name in ["oldestPendingSeconds", "oldestByPriority", "etaSeconds"] {
+        bare[name] = Value::Null;
+    }
+    for worker in bare["workers"].as_array_mut().into_iter().flatten() {
+        worker["heartbeatAt"] = Value::Null;
+    }
+    bare
+}
+
+/// Each entry as it is sent: its events after `from`, and how many were skipped.
+fn render(entries: &[Entry], from: Option<Position>) -> Vec<(i64, Bytes)> {
+    let mut room = MOST;
+    let mut rendered = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let begin = match from {
+            Some(Position { entry: id, event: None }) if id == entry.id => continue,
+            Some(Position { entry: id, event: Some(event) }) if id == entry.id => event.saturating_add(1),
+            _ => 0,
+        };
+        let events = entry.events.iter().enumerate().skip(begin);
+        let mut text = String::new();
+        for (n, event) in events.clone().take(room) {
+            text.push_str(&message(entry.id, n, event));
+        }
+        let left = events.count();
+        let skipped_now = entry.skipped + left.saturating_sub(room) as u64;
+        room = room.saturating_sub(left);
+        let mut bytes = text.into_bytes();
+        if skipped_now > 0 {
+            bytes.extend(skipped(entry.id, Some(skipped_now)));
+        }
+        rendered.push((entry.id, bytes.into()));
+    }
+    rendered
+}
+
+fn message(entry: i64, n: usize, event: &Event) -> String {
+    let data = json!({
+        "recommendation_id": event.recommendation_id,
+        "content_version": event.content_version,
+        "at": DateTime::from_timestamp_millis(event.at_ms),
+        "took_ms": event.took_ms,
+        "error": event.error,
+    });
+    format!("id: {entry}.{n}\nevent: {}\ndata: {data}\n\n", event.kind.as_str())
+}
+
+/// So many events are not told; `None` where nobody knows how many.
+fn skipped(entry: i64, count: Option<u64>) -> Vec<u8> {
+    format!("id: {entry}\nevent: skipped\ndata: {}\n\n", json!({ "count": count })).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::EventKind;
+
+    fn entry(id: i64, events: usize, skipped: u64) -> Entry {
+        let event = |n: usize| Event {
+            kind: EventKind::Ready,
+            recommendation_id: n as i64,
+            content_version: 1,
+            at_ms: 0,
+            took_ms: Some(5),
+            error: None,
+        };
+        Entry { id, skipped, events: (0..events).map(event).collect() }
+    }
+
+    fn text(rendered: &[(i64, Bytes)]) -> String {
+        rendered.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_position_is_read_back_and_nothing_else_is() {
+        assert_eq!(Position::parse("12.3"), Ok(Position { entry: 12, event: Some(3) }));
+        assert_eq!(Position::parse("12"), Ok(Position { entry: 12, event: None }));
+        for bad in ["", "x", "1.x", "-1", "1.-1", "1.2.3"] {
+            assert!(Position::parse(bad).unwrap_err().to_string().starts_with("last-event-id"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_resumed_begins_after_the_last_event() {
+        let entries = [entry(12, 3, 0), entry(13, 1, 0)];
+        let after = |last| {
+            let text = text(&render(&entries, Position::parse(last).ok()));
+            text.lines().filter_map(|line| line.strip_prefix("id: ").map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(after("12.1"), ["12.2", "13.0"]);
+        assert_eq!(after("12"), ["13.0"]);
+        assert_eq!(after("11"), ["12.0", "12.1", "12.2", "13.0"]);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let text = text(&render(&[entry(1, MOST - 1, 0), entry(2, 5, 7)], None));
+        assert_eq!(text.matches("event: ready").count(), MOST);
+        assert!(text.ends_with("id: 2\nevent: skipped\ndata: {\"count\":11}\n\n"), "{text}");
+    }
+
+    #[test]
+    fn a_status_that_only_grew_older_is_no_news_at_once() {
+        let status = |queue: u64, age: f64| json!({ "queueLength": queue, "oldestPendingSeconds": age, "workers": [{ "heartbeatAt": age }] });
+        let mut told = Told::default();
+        assert!(told.is_news(&status(1, 0.5)));
+        assert!(!told.is_news(&status(1, 1.0)));
+        assert!(told.is_news(&status(2, 1.0)));
+        told.at = told.at.and_then(|at| at.checked_sub(AGES));
+        assert!(!told.is_news(&status(2, 1.0)));
+        assert!(told.is_news(&status(2, 1.5)));
+    }
+}
