@@ -23,6 +23,7 @@ use crate::embedder::meter::{Meter, Metered};
 use crate::embedder::{self, Embedder};
 use crate::heartbeat::{self, Reporter};
 use crate::http::{AppState, Events, Server, metrics_router, router};
+use crate::measures::Measures;
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
 use crate::relay::Relay;
@@ -76,8 +77,9 @@ impl App {
     ) -> anyhow::Result<Self> {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
-        let relay = Relay::new(db.clone(), broker.clone(), &settings);
-        let (meter, id) = (Meter::default(), heartbeat::new_id());
+        let measures = Arc::new(Measures::default());
+        let relay = Relay::new(db.clone(), broker.clone(), measures.clone(), &settings);
+        let (meter, id) = (Meter::new(measures.clone()), heartbeat::new_id());
         let guard = guarded(&settings, &db, embedder.clone(), meter.clone()).await?;
         let embedder: Arc<dyn Embedder> = match &guard {
             Some(guard) => guard.clone(),
@@ -96,13 +98,27 @@ impl App {
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
         let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
-        let metrics = Metrics::new(db.clone(), provider_key(&settings));
+        let metrics = Metrics::new(db.clone(), provider_key(&settings), measures);
         let parts = (search.clone(), regenerations.clone());
         let (server, events) = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
-        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, events, addr, role, window, grace })
+        Ok(Self {
+            db,
+            broker,
+            relay,
+            worker,
+            reporter,
+            search,
+            regenerations,
+            server,
+            events,
+            addr,
+            role,
+            window,
+            grace,
+        })
     }
 
     /// Where the API listens; with port 0 the port that was taken.

@@ -15,6 +15,7 @@ pub mod domain;
 pub mod embedder;
 mod heartbeat;
 pub mod http;
+mod measures;
 mod metrics;
 mod regeneration;
 mod relay;

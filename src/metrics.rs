@@ -1,9 +1,10 @@
 //! What monitoring and autoscalers read, in Prometheus' text format.
 //!
-//! All of it is known to the database, so it is read at the scrape and nothing is counted twice; any process tells
-//! the same of all. The few lines of the format need no library.
+//! What the database knows is read at the scrape and nothing of it is counted twice; any process tells the same of
+//! all. Distributions are each process's own. The few lines of the format need no library.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -15,6 +16,7 @@ use crate::db::{Db, DbError};
 use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
+use crate::measures::{CallOutcome, Measures, Snapshot};
 
 const LANES: [&str; 3] = ["high", "normal", "low"];
 const BREAKER: [&str; 3] = ["closed", "open", "half-open"];
@@ -25,11 +27,17 @@ pub struct Metrics {
     db: Db,
     /// Whose limits to tell.
     provider: Option<String>,
+    measures: Arc<Measures>,
 }
 
 impl Metrics {
-    pub fn new(db: Db, provider: Option<String>) -> Self {
-        Self { db, provider }
+    pub fn new(db: Db, provider: Option<String>, measures: Arc<Measures>) -> Self {
+        Self { db, provider, measures }
+    }
+
+    /// What this process measures.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
     }
 
     /// The metrics of this moment.
@@ -42,6 +50,7 @@ impl Metrics {
         if let Some(used) = used? {
             usage(&mut text, &used.total);
         }
+        measured(&mut text, &self.measures);
         Ok(text.0)
     }
 
@@ -162,6 +171,36 @@ fn usage(text: &mut Text, usage: &Usage) {
     count("mapx_provider_cost_usd_total", "US dollars at the price of the time", usage.cost);
 }
 
+fn measured(text: &mut Text, measures: &Measures) {
+    let name = "mapx_queue_wait_seconds";
+    text.begin(name, "histogram", "From enqueued to first taken up by a worker of this process, by lane");
+    for lane in Priority::ALL {
+        text.histogram(name, &[("lane", lane.name())], &measures.queue_wait[lane as usize].snapshot());
+    }
+    let name = "mapx_provider_call_seconds";
+    text.begin(name, "histogram", "Calls of this process to the provider, by outcome");
+    for outcome in CallOutcome::ALL {
+        text.histogram(name, &[("outcome", outcome.name())], &measures.provider_call[outcome as usize].snapshot());
+    }
+    let each = [
+        ("mapx_call_texts", "Texts in a call of this process that brings documents", &measures.call_texts),
+        ("mapx_write_back_seconds", "Until a batch's vectors are committed", &measures.write_back),
+        ("mapx_save_to_ready_seconds", "From enqueued to stored, without regenerations", &measures.save_to_ready),
+        ("mapx_publish_seconds", "Until the broker has confirmed a batch", &measures.publish),
+    ];
+    for (name, help, histogram) in each {
+        text.begin(name, "histogram", help);
+        text.histogram(name, &[], &histogram.snapshot());
+    }
+    let name = "mapx_http_request_seconds";
+    text.begin(name, "histogram", "Requests to this process until their answer begins");
+    for (kind, snapshot) in measures.requests() {
+        let status = kind.status.to_string();
+        let labels = [("method", kind.method.as_str()), ("route", kind.route.as_str()), ("status", &status)];
+        text.histogram(name, &labels, &snapshot);
+    }
+}
+
 /// Lines of the format.
 #[derive(Default)]
 struct Text(String);
@@ -177,6 +216,18 @@ impl Text {
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let braces = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{braces} {value}");
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], snapshot: &Snapshot) {
+        let bucket = format!("{name}_bucket");
+        let mut sample = |bound: &str, count: u64| {
+            let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
+            self.sample(&bucket, &labels, count);
+        };
+        snapshot.buckets.iter().for_each(|(bound, count)| sample(&bound.to_string(), *count));
+        sample("+Inf", snapshot.count);
+        self.sample(&format!("{name}_sum"), labels, snapshot.sum);
+        self.sample(&format!("{name}_count"), labels, snapshot.count);
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {

@@ -181,7 +181,9 @@ async fn raw_update(dimensions: usize, index: VectorIndexKind, rows: usize) -> f
     let data = Data::new().await;
     let pool = sqlx::PgPool::connect(&data.url()).await.expect("connects");
     let hnsw = match index {
-        VectorIndexKind::Hnsw => "CREATE INDEX ON raw USING hnsw (embedding vector_cosine_ops) WITH (ef_construction = 100);",
+        VectorIndexKind::Hnsw => {
+            "CREATE INDEX ON raw USING hnsw (embedding vector_cosine_ops) WITH (ef_construction = 100);"
+        }
         VectorIndexKind::None => "",
     };
     let table = format!(

@@ -9,10 +9,14 @@ use tokio::time::Instant;
 use super::{Answer, EmbedError, Embedder, Limits, Purpose};
 use crate::domain::history::{Amounts, Measure};
 use crate::domain::usage::{Usage, cost};
+use crate::measures::{CallOutcome, Measures};
 
 /// What was used since it was last taken; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Mutex<Metering>>);
+pub struct Meter {
+    metering: Arc<Mutex<Metering>>,
+    measures: Arc<Measures>,
+}
 
 #[derive(Debug, Default)]
 struct Metering {
@@ -22,6 +26,16 @@ struct Metering {
 }
 
 impl Meter {
+    /// One that measures how long calls take, too.
+    pub fn new(measures: Arc<Measures>) -> Self {
+        Self { metering: Arc::default(), measures }
+    }
+
+    /// Where calls are measured.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
     pub fn add(&self, usage: Usage) {
         let mut metering = self.lock();
         metering.usage.add(usage);
@@ -45,6 +59,16 @@ impl Meter {
     }
 
     fn note(&self, texts: usize, purpose: Purpose, took: Duration, answer: &Result<Answer, EmbedError>) {
+        let outcome = match answer {
+            Ok(_) => CallOutcome::Answered,
+            Err(EmbedError::Rejected(_)) => CallOutcome::Rejected,
+            Err(EmbedError::Wait { .. }) => CallOutcome::Refused,
+            Err(EmbedError::Transient(_) | EmbedError::Misconfigured(_)) => CallOutcome::Failed,
+        };
+        self.measures.provider_call[outcome as usize].took(took);
+        if purpose == Purpose::Document {
+            self.measures.call_texts.observe(texts as f64);
+        }
         let calls = &mut self.lock().calls;
         match answer {
             Ok(_) if purpose == Purpose::Document => {
@@ -60,7 +84,7 @@ impl Meter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Metering> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.metering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

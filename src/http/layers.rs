@@ -4,11 +4,13 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::state::AppState;
+use crate::measures::RequestKind;
 
 /// Ends a request that takes too long. Import streams for as long as it likes and has limits of its own.
 pub async fn time_limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -21,20 +23,30 @@ pub async fn time_limit(State(state): State<AppState>, request: Request, next: N
     timed.unwrap_or_else(|_| ApiError::Unavailable.into_response())
 }
 
-/// One line a request, with the route and not the path: no text of a user in it.
-pub async fn log(request: Request, next: Next) -> Response {
+/// One line a request, and one more of its kind for the metrics, with the route and not the path: no text of a user
+/// in it.
+pub async fn log(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let response = next.run(request).await;
-    let took_ms = started.elapsed().as_millis() as u64;
-    let status = response.status().as_u16();
+    let took = started.elapsed();
+    let (took_ms, status) = (took.as_millis() as u64, response.status().as_u16());
+    let kind = RequestKind { method: known(&method).to_owned(), route: route.clone(), status };
+    state.metrics.measures().request(kind, took);
     if response.status().is_server_error() {
         tracing::error!(%method, route, status, took_ms, "request failed");
     } else {
         tracing::debug!(%method, route, status, took_ms, "request");
     }
     response
+}
+
+/// The method's name; one that a client made up counts with all of its like.
+fn known(method: &Method) -> &str {
+    let known =
+        [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+    if known.contains(method) { method.as_str() } else { "other" }
 }
 
 /// The answer to a request whose handler panicked. The panic itself has been printed by its hook.

@@ -25,6 +25,7 @@ use crate::db::{Db, DbError};
 use crate::domain::backoff::jittered;
 use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
+use crate::measures::Measures;
 use reconcile::Look;
 
 /// Tasks in one claim: hundreds, as singly confirmed messages are sixty times slower.
@@ -66,6 +67,7 @@ enum Pass {
 pub struct Relay {
     db: Db,
     broker: Arc<dyn Broker>,
+    measures: Arc<Measures>,
     window: u64,
     poll: Duration,
     reconcile_every: Duration,
@@ -80,10 +82,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(db: Db, broker: Arc<dyn Broker>, settings: &Settings) -> Arc<Self> {
+    pub fn new(db: Db, broker: Arc<dyn Broker>, measures: Arc<Measures>, settings: &Settings) -> Arc<Self> {
         Arc::new(Self {
             db,
             broker,
+            measures,
             window: settings.broker.window,
             poll: Duration::from_millis(settings.queue.poll_interval_ms),
             reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
@@ -246,7 +249,9 @@ impl Relay {
 
     async fn publish(&self, lane: Priority, claim: Claim) -> Result<(), RelayError> {
         let outgoing = claim.tasks.iter().map(|claimed| outgoing(lane, claimed, claim.at)).collect();
+        let began = Instant::now();
         let answers = self.broker.publish(outgoing).await;
+        self.measures.publish.took(began.elapsed());
         let mut refused = Vec::new();
         let mut reason = String::new();
         let mut queued = Vec::with_capacity(claim.tasks.len());

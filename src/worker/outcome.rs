@@ -121,13 +121,27 @@ pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
         return;
     }
     let write = || context.db.finish(finished.iter().map(Finished::from).collect());
+    let began = Instant::now();
     let Some(current) = context.patiently("write back", write).await else { return };
-    let ready = finished.iter().zip(current).filter(|(_, current)| *current);
-    let ids: Vec<i64> = ready.map(|((job, _), _)| job.task.recommendation_id).collect();
+    context.meter.measures().write_back.took(began.elapsed());
+    let current = finished.iter().zip(current).filter(|(_, current)| *current);
+    let ready: Vec<&Job> = current.map(|((job, _), _)| job).collect();
+    let ids: Vec<i64> = ready.iter().map(|job| job.task.recommendation_id).collect();
     context.tally.note_ready(ids.len());
+    measure_ready(context, &ready);
     tracing::info!(tasks = ids.len(), ?ids, "ready");
     for (job, _) in finished {
         job.delivery.ack();
+    }
+}
+
+/// How long it took from the save. What a regeneration asked for nobody waits for.
+fn measure_ready(context: &Context, ready: &[&Job]) {
+    let now = Utc::now();
+    for job in ready.iter().filter(|job| !job.regenerated) {
+        if let Some(since) = job.enqueued_at {
+            context.meter.measures().save_to_ready.took((now - since).to_std().unwrap_or_default());
+        }
     }
 }
 

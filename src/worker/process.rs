@@ -82,6 +82,7 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, turn: T
     let loading = context.storing.begin();
     let Some(rows) = context.patiently("load", || context.db.load_for_embedding(&ids)).await else { return };
     let sorted = sort(jobs, rows, context.db.model().id.as_ref());
+    measure_wait(&context, &sorted.documents);
     taken.free(&sorted.stale);
     outcome::drop_stale(sorted.stale);
     let finished = sorted.unchanged.into_iter().map(|job| (job, Made::Unchanged)).collect();
@@ -136,6 +137,17 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
         }
     }
     sorted
+}
+
+/// How long those that are taken up for the first time have waited.
+fn measure_wait(context: &Context, documents: &[Document]) {
+    let now = Utc::now();
+    for Document { job, .. } in documents.iter().filter(|document| document.job.attempts == 0) {
+        if let Some(since) = job.enqueued_at {
+            let waited = (now - since).to_std().unwrap_or_default();
+            context.meter.measures().queue_wait[job.delivery.lane as usize].took(waited);
+        }
+    }
 }
 
 /// Those of which no vector is kept. Without the cache, which only saves money, all of them are.

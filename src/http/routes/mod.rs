@@ -30,8 +30,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::layers;
 use super::state::AppState;
-pub use queue::StatusSource;
 use crate::metrics::Metrics;
+pub use queue::StatusSource;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -106,6 +106,6 @@ pub fn router(state: AppState) -> Router {
         })
         .layer(middleware::from_fn_with_state(state.clone(), layers::time_limit))
         .layer(CatchPanicLayer::custom(layers::panicked))
-        .layer(middleware::from_fn(layers::log))
+        .layer(middleware::from_fn_with_state(state.clone(), layers::log))
         .with_state(state)
 }

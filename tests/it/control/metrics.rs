@@ -24,7 +24,9 @@ fn assert_format(text: &str) {
         } else if !line.starts_with('#') {
             let (name, value) = line.rsplit_once(' ').expect("a name and a value");
             let name = name.split('{').next().unwrap();
-            assert_eq!(known.last(), Some(&name), "{line}");
+            let described = known.last().expect("a metric");
+            let of = ["", "_bucket", "_sum", "_count"].map(|part| format!("{described}{part}"));
+            assert!(of.iter().any(|of| of == name), "{line}");
             assert!(value.parse::<f64>().is_ok(), "{line}");
         }
     }
@@ -59,6 +61,82 @@ async fn an_autoscaler_reads_what_waits_what_runs_and_what_holds_it_back() {
     provider.behave();
     provider.release();
     app.drained().await;
+    app.stop().await;
+}
+
+/// The value of a sample, by its name and labels.
+fn value(text: &str, sample: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {sample} in:\n{text}")).parse().expect("a number")
+}
+
+/// Buckets rise, and the last one is the count.
+fn assert_histogram(text: &str, name: &str, labels: &str) {
+    let buckets: Vec<f64> = text
+        .lines()
+        .filter(|line| line.starts_with(&format!("{name}_bucket{{{labels}")))
+        .map(|line| line.rsplit_once(' ').expect("a value").1.parse().expect("a number"))
+        .collect();
+    let braces = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.trim_end_matches(',')) };
+    assert!(buckets.len() > 5 && buckets.is_sorted(), "{name}: {buckets:?}");
+    assert_eq!(buckets.last(), Some(&value(text, &format!("{name}_count{braces}"))), "{name}");
+    assert!(value(text, &format!("{name}_sum{braces}")) >= 0.0);
+}
+
+#[tokio::test]
+async fn distributions_tell_how_long_everything_took() {
+    let (provider, app) = remote(|settings| {
+        settings.queue.max_concurrent = 1;
+        settings.queue.batch_size = 2;
+    })
+    .await;
+    provider.always(Behaviour::Hold);
+    for n in 0..4 {
+        app.save_text(&format!("text {n}")).await;
+    }
+    called(&provider, 1).await;
+    // What is measured below is at least this long.
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    provider.behave();
+    provider.release();
+    app.drained().await;
+    let missing = app.request(Method::GET, "/api/recommendations/999999").send().await.expect("an answer");
+    assert_eq!(missing.status(), 404);
+    let none = app.request(Method::GET, "/nowhere/at/all").send().await.expect("an answer");
+    assert_eq!(none.status(), 404);
+    let metrics = text(&app).await;
+    assert_format(&metrics);
+    for (name, labels) in [
+        ("mapx_queue_wait_seconds", "lane=\"normal\","),
+        ("mapx_provider_call_seconds", "outcome=\"answered\","),
+        ("mapx_call_texts", ""),
+        ("mapx_write_back_seconds", ""),
+        ("mapx_save_to_ready_seconds", ""),
+        ("mapx_publish_seconds", ""),
+        ("mapx_http_request_seconds", "method=\"POST\",route=\"/api/recommendations/save\",status=\"201\","),
+    ] {
+        assert_histogram(&metrics, name, labels);
+    }
+    let value = |sample: &str| value(&metrics, sample);
+    assert_eq!(value("mapx_save_to_ready_seconds_count"), 4.0);
+    assert!(value("mapx_save_to_ready_seconds_sum") >= 4.0 * 0.15, "from the save, not from the call");
+    assert_eq!(value("mapx_queue_wait_seconds_count{lane=\"normal\"}"), 4.0);
+    assert_eq!(value("mapx_queue_wait_seconds_count{lane=\"low\"}"), 0.0);
+    assert_eq!(value("mapx_call_texts_sum"), 4.0);
+    assert!(value("mapx_provider_call_seconds_sum{outcome=\"answered\"}") >= 0.15);
+    assert!(value("mapx_write_back_seconds_count") >= 1.0 && value("mapx_publish_seconds_count") >= 1.0);
+    assert_eq!(
+        value(
+            "mapx_http_request_seconds_count{method=\"POST\",route=\"/api/recommendations/save\",status=\"201\"}"
+        ),
+        4.0
+    );
+    assert_eq!(
+        value("mapx_http_request_seconds_count{method=\"GET\",route=\"/api/recommendations/{id}\",status=\"404\"}"),
+        1.0
+    );
+    // A path that is no route is not repeated: a client could fill the memory with them.
+    assert_eq!(value("mapx_http_request_seconds_count{method=\"GET\",route=\"-\",status=\"404\"}"), 1.0);
     app.stop().await;
 }
 
