@@ -140,6 +140,37 @@ async fn distributions_tell_how_long_everything_took() {
     app.stop().await;
 }
 
+/// The names of metrics in a file.
+fn named(text: &str) -> Vec<&str> {
+    let ends =
+        |at: usize| text[at..].find(|c: char| !c.is_ascii_lowercase() && c != '_').map_or(text.len(), |n| at + n);
+    text.match_indices("mapx_").map(|(at, _)| &text[at..ends(at)]).collect()
+}
+
+#[tokio::test]
+async fn what_the_dashboard_the_alerts_and_the_autoscaler_ask_for_is_told() {
+    let (_provider, app) = remote(|settings| settings.embedder.requests_per_minute = 1_000).await;
+    let metrics = eventually("a heartbeat", async || {
+        let text = text(&app).await;
+        text.contains("mapx_process_up{").then_some(text)
+    })
+    .await;
+    let told: Vec<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for file in ["grafana/dashboards/mapx-embeddings.json", "prometheus/alerts.yml", "keda.yaml"] {
+        let path = format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"));
+        let asked = std::fs::read_to_string(path).expect("the file is there");
+        let names = named(&asked);
+        assert!(!names.is_empty(), "{file}");
+        for name in names {
+            let parts = ["_bucket", "_sum", "_count"].map(|part| name.strip_suffix(part));
+            let of = parts.into_iter().flatten().chain([name]).any(|name| told.contains(&name));
+            assert!(of, "{file} asks for {name}, which nothing tells");
+        }
+    }
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn a_local_model_has_no_breaker_and_no_limits() {
     let app = TestApp::start().await;
