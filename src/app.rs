@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
 use crate::relay::Relay;
 use crate::search::Search;
+use crate::traces::Traces;
 use crate::worker::Worker;
 
 /// Pause before a part that panicked is started again.
@@ -40,6 +41,7 @@ pub struct App {
     relay: Arc<Relay>,
     worker: Arc<Worker>,
     reporter: Arc<Reporter>,
+    measures: Arc<Measures>,
     search: Arc<Search>,
     regenerations: Arc<Regenerations>,
     /// The API; in a worker what tells its metrics, if that is wanted.
@@ -77,9 +79,10 @@ impl App {
     ) -> anyhow::Result<Self> {
         settings.check_role(role)?;
         let db = open(&settings, embedder.as_ref()).await?;
-        let measures = Arc::new(Measures::default());
+        let id = heartbeat::new_id();
+        let measures = Arc::new(Measures::new(Traces::start(&settings.traces, &id)?));
         let relay = Relay::new(db.clone(), broker.clone(), measures.clone(), &settings);
-        let (meter, id) = (Meter::new(measures.clone()), heartbeat::new_id());
+        let meter = Meter::new(measures.clone());
         let guard = guarded(&settings, &db, embedder.clone(), meter.clone()).await?;
         let embedder: Arc<dyn Embedder> = match &guard {
             Some(guard) => guard.clone(),
@@ -98,7 +101,7 @@ impl App {
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
         let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
-        let metrics = Metrics::new(db.clone(), provider_key(&settings), measures);
+        let metrics = Metrics::new(db.clone(), provider_key(&settings), measures.clone());
         let parts = (search.clone(), regenerations.clone());
         let (server, events) = listen(&settings, role, &db, parts, metrics).await?;
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
@@ -110,6 +113,7 @@ impl App {
             relay,
             worker,
             reporter,
+            measures,
             search,
             regenerations,
             server,
@@ -200,6 +204,7 @@ impl App {
         let _ = reporting.await;
         self.broker.close().await;
         self.db.close().await;
+        self.measures.traces.stop().await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -22,4 +22,5 @@ mod relay;
 pub mod search;
 pub mod shutdown;
 pub mod telemetry;
+mod traces;
 mod worker;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::traces::Traces;
+
 /// Seconds, from a millisecond to ten minutes: waits, calls and statements.
 const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3_600.0,
@@ -117,10 +119,18 @@ pub struct Measures {
     /// A batch handed to the broker, until its last confirm.
     pub publish: Histogram,
     requests: Mutex<BTreeMap<RequestKind, Arc<Histogram>>>,
+    /// And what is told of single tasks.
+    pub traces: Traces,
 }
 
 impl Default for Measures {
     fn default() -> Self {
+        Self::new(Traces::default())
+    }
+}
+
+impl Measures {
+    pub fn new(traces: Traces) -> Self {
         Self {
             queue_wait: std::array::from_fn(|_| Histogram::seconds()),
             provider_call: std::array::from_fn(|_| Histogram::seconds()),
@@ -129,11 +139,10 @@ impl Default for Measures {
             save_to_ready: Histogram::seconds(),
             publish: Histogram::seconds(),
             requests: Mutex::default(),
+            traces,
         }
     }
-}
 
-impl Measures {
     /// One more request. There are as many kinds as routes and statuses: a path that is none comes as one route.
     pub fn request(&self, kind: RequestKind, took: Duration) {
         let histogram = {

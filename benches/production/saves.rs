@@ -34,6 +34,7 @@ pub fn draft(client: usize, turn: usize, place: bool) -> Draft {
         service: None,
         embedding: None,
         priority: None,
+        trace: None,
     }
 }
 

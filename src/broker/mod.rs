@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
+use crate::domain::trace::TraceParent;
 pub use in_hand::InHand;
 
 /// What travels: RabbitMQ's properties and headers, and the body.
@@ -28,6 +29,8 @@ pub struct Message {
     pub attempt: u32,
     /// When a relay first handed it over; a retry keeps it.
     pub published_at: DateTime<Utc>,
+    /// Header `traceparent`: the span that handed it over.
+    pub trace: Option<TraceParent>,
 }
 
 /// Where a message goes.

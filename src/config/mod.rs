@@ -10,6 +10,7 @@ pub mod live;
 pub mod presets;
 pub mod secret;
 pub mod sections;
+pub mod traces;
 mod validate;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use sections::{
     AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings,
     SearchSettings, ServerSettings,
 };
+use traces::TraceSettings;
 
 /// The annotated defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -39,6 +41,7 @@ pub struct Settings {
     pub search: SearchSettings,
     pub log: LogSettings,
     pub metrics: MetricsSettings,
+    pub traces: TraceSettings,
     pub auth: AuthSettings,
 }
 

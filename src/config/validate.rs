@@ -55,6 +55,9 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     if settings.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
         refuse("log.level", format!("{:?} is no level and no list of directives", settings.log.level))?;
     }
+    if let Some((key, problem)) = settings.traces.problem() {
+        refuse(key, problem)?;
+    }
     embedder(settings)?;
     exposure(settings)
 }

@@ -16,6 +16,7 @@ use crate::domain::priority::Priority;
 use crate::domain::recommendation::{ContentType, Patch, PlaceDraft, ServiceDraft, Visibility};
 use crate::domain::status::EmbeddingStatus;
 use crate::domain::text::Content;
+use crate::domain::trace::TraceParent;
 
 /// What became of a change or a deletion.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ async fn update_in(
     // A place that was renamed just now may have given this row a new version already.
     let mut known = rows::find(tx, id).await?.unwrap_or(known);
     let embedding = patch.embedding.take();
-    let priority = patch.priority.unwrap_or(Priority::High);
+    let (priority, trace) = (patch.priority.unwrap_or(Priority::High), patch.trace);
     apply(&mut known, patch);
     known.place_id = place.as_ref().map(|p| p.id);
     known.service_id = service.as_ref().map(|s| s.id);
@@ -97,7 +98,7 @@ async fn update_in(
         known.content_version += 1;
     }
     known.write_back(tx).await?;
-    let status = follow_up(tx, &known, embedding, &after, priority, &model).await?;
+    let status = follow_up(tx, &known, embedding, &after, (priority, trace), &model).await?;
     Ok(Changed::Done(Saved { id, place_id: known.place_id, service_id: known.service_id, status }))
 }
 
@@ -107,7 +108,7 @@ async fn follow_up(
     known: &Row,
     embedding: Option<Embedding>,
     content: &Content,
-    priority: Priority,
+    (priority, trace): (Priority, Option<TraceParent>),
     model: &ModelSpec,
 ) -> Result<EmbeddingStatus, DbError> {
     tx.on_commit(IndexChange::Describe(indexed(known)));
@@ -121,7 +122,7 @@ async fn follow_up(
         return Ok(EmbeddingStatus::Ready);
     }
     // Not only after a new text: an edit of a dead or retrying recommendation starts it afresh.
-    let task = NewTask { recommendation_id: known.id, content_version: known.content_version, priority };
+    let task = NewTask { recommendation_id: known.id, content_version: known.content_version, priority, trace };
     tasks::enqueue(tx, &[task]).await?;
     Ok(EmbeddingStatus::Pending)
 }

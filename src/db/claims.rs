@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{Db, DbError, Tx, sql};
 use crate::domain::priority::Priority;
 use crate::domain::task::{EmbedTask, Target};
+use crate::domain::trace::TraceParent;
 
 /// A claim whose relay has died is taken over after this; publishing a batch takes milliseconds.
 const CLAIM_EXPIRES: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ pub struct ClaimedTask {
     pub task: EmbedTask,
     pub priority: Priority,
     pub attempts: u32,
+    pub trace: Option<TraceParent>,
 }
 
 /// Tasks claimed together.
@@ -45,6 +47,7 @@ struct ClaimedRow {
     priority: i16,
     attempts: i32,
     not_before: DateTime<Utc>,
+    trace: Option<String>,
 }
 
 impl ClaimedRow {
@@ -58,6 +61,7 @@ impl ClaimedRow {
             },
             priority: Priority::from_rank(self.priority),
             attempts: self.attempts.max(0) as u32,
+            trace: self.trace.as_deref().and_then(TraceParent::parse),
         }
     }
 }
@@ -127,7 +131,7 @@ const CLAIM_SIDE_BY_SIDE: &str = "WITH due AS MATERIALIZED (SELECT ctid FROM emb
         ORDER BY not_before, recommendation_id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED), \
     claimed AS (UPDATE embedding_tasks t SET state = 'published', claim = $1, published_at = $5, updated_at = $2 \
         WHERE t.ctid = ANY (ARRAY(SELECT due.ctid FROM due)) \
-        RETURNING t.recommendation_id, t.target, t.content_version, t.priority, t.attempts, t.not_before), \
+        RETURNING t.recommendation_id, t.target, t.content_version, t.priority, t.attempts, t.not_before, t.trace), \
     noted AS (INSERT INTO claims (token, claimed_at) SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM claimed)) \
     SELECT * FROM claimed";
 
@@ -137,7 +141,7 @@ async fn claim_in_turn(tx: &Tx<'_>, values: [Value; 5]) -> Result<Vec<ClaimedRow
         WHERE (recommendation_id, target) IN (SELECT recommendation_id, target FROM embedding_tasks \
         WHERE state = 'pending' AND priority = $3 AND not_before <= $2 \
         ORDER BY not_before, recommendation_id LIMIT $4) \
-        RETURNING recommendation_id, target, content_version, priority, attempts, not_before";
+        RETURNING recommendation_id, target, content_version, priority, attempts, not_before, trace";
     let [token, now, ..] = values.clone();
     let rows: Vec<ClaimedRow> = sql::all(tx.conn(), update, values).await?;
     if !rows.is_empty() {

@@ -32,7 +32,8 @@ const STEPS: &[Step] = steps![
     "0006_provider_usage",
     "0007_operations",
     "0008_regenerations",
-    "0010_history"
+    "0010_history",
+    "0011_traces"
 ];
 
 impl MigrationName for &'static Step {

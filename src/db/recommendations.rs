@@ -180,6 +180,7 @@ fn row(draft: &Draft, place_id: Option<i64>, service_id: Option<i64>, default: P
         place_id,
         service_id,
         task: draft.embedding.is_none().then(|| draft.priority.unwrap_or(default)),
+        trace: draft.trace,
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::tasks::{self, NewTask};
 use super::{DbError, Tx, sql, users};
 use crate::domain::priority::Priority;
+use crate::domain::trace::TraceParent;
 
 /// Rows in one INSERT on SQLite: fifteen parameters each.
 const INSERT_ROWS: usize = 1000;
@@ -50,6 +51,7 @@ pub(super) struct NewRow {
     pub service_id: Option<i64>,
     /// The lane of its task; `None` when it brings its vector along.
     pub task: Option<Priority>,
+    pub trace: Option<TraceParent>,
 }
 
 /// The row with this id, locked for this transaction where the back end has locks of rows.
@@ -90,7 +92,7 @@ pub(super) async fn insert_postgres(conn: &impl ConnectionTrait, rows: &[NewRow]
           SELECT nextval((SELECT pg_get_serial_sequence('recommendations', 'id')::regclass)) AS id, d.* \
           FROM jsonb_to_recordset($1) AS d (pos INTEGER, user_id UUID, content_type TEXT, title TEXT, \
           description TEXT, content_data JSONB, labels TEXT[], metadata JSONB, rating SMALLINT, visibility TEXT, \
-          place_id BIGINT, service_id BIGINT, task SMALLINT)), \
+          place_id BIGINT, service_id BIGINT, task SMALLINT, trace TEXT)), \
         authors AS (INSERT INTO users (id, created_at) SELECT DISTINCT d.user_id, $2::timestamptz FROM draft d \
           WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.id = d.user_id) ORDER BY d.user_id \
           ON CONFLICT (id) DO NOTHING), \
@@ -99,8 +101,8 @@ pub(super) async fn insert_postgres(conn: &impl ConnectionTrait, rows: &[NewRow]
           SELECT id, user_id, content_type, title, description, content_data, labels, metadata, rating, \
           visibility, place_id, service_id, $2, $2 FROM draft ORDER BY pos), \
         queued AS (INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, \
-          attempts, enqueued_at, not_before, updated_at) \
-          SELECT id, 'current', 1, task, 'pending', 0, $2, $2, $2 FROM draft WHERE task IS NOT NULL) \
+          attempts, enqueued_at, not_before, updated_at, trace) \
+          SELECT id, 'current', 1, task, 'pending', 0, $2, $2, $2, trace FROM draft WHERE task IS NOT NULL) \
         SELECT CAST(id AS BIGINT) AS id FROM draft ORDER BY pos";
     let drafts: Vec<Json> = rows.iter().enumerate().map(|(pos, row)| row.to_json(pos)).collect();
     let values = [Value::from(Json::Array(drafts)), sql::now().into()];
@@ -127,7 +129,7 @@ async fn insert_sqlite(tx: &Tx<'_>, rows: &[NewRow]) -> Result<Vec<i64>, DbError
     }
     let waiting = ids.clone().zip(rows).filter_map(|(id, row)| {
         let priority = row.task?;
-        Some(NewTask { recommendation_id: id, content_version: 1, priority })
+        Some(NewTask { recommendation_id: id, content_version: 1, priority, trace: row.trace })
     });
     tasks::enqueue(tx, &waiting.collect::<Vec<_>>()).await?;
     Ok(ids.collect())
@@ -149,6 +151,7 @@ impl NewRow {
             "place_id": self.place_id,
             "service_id": self.service_id,
             "task": self.task.map(Priority::rank),
+            "trace": self.trace.as_ref().map(TraceParent::as_str),
         })
     }
 

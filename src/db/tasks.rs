@@ -16,8 +16,9 @@ use crate::domain::dead_letter::error_group;
 use crate::domain::priority::Priority;
 use crate::domain::status::TaskState;
 use crate::domain::task::{EmbedTask, Target};
+use crate::domain::trace::TraceParent;
 
-/// Tasks in one statement: nine parameters each.
+/// Tasks in one statement: ten parameters each.
 const BATCH: usize = 1000;
 
 /// A new task, or a newer version of one that is there.
@@ -26,6 +27,7 @@ pub(super) struct NewTask {
     pub recommendation_id: i64,
     pub content_version: i64,
     pub priority: Priority,
+    pub trace: Option<TraceParent>,
 }
 
 /// What an enqueue does to a task that is there: it starts afresh with the newer version, at the more
@@ -39,18 +41,18 @@ const COALESCE: &str = "ON CONFLICT (recommendation_id, target) DO UPDATE SET \
     not_before = CASE WHEN embedding_tasks.state <> 'dead' AND embedding_tasks.not_before < excluded.not_before \
                       THEN embedding_tasks.not_before ELSE excluded.not_before END, \
     state = 'pending', attempts = 0, last_error = NULL, published_at = NULL, \
-    updated_at = excluded.updated_at";
+    updated_at = excluded.updated_at, trace = excluded.trace";
 
 /// Enqueues in the caller's transaction: a row and its task are committed together or not at all.
 pub(super) async fn enqueue(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<(), DbError> {
     for tasks in tasks.chunks(BATCH) {
         let insert = format!(
             "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, attempts, \
-             enqueued_at, not_before, updated_at) VALUES {} {COALESCE}",
-            sql::tuples(tasks.len(), 9)
+             enqueued_at, not_before, updated_at, trace) VALUES {} {COALESCE}",
+            sql::tuples(tasks.len(), 10)
         );
         let now = sql::now();
-        let values = tasks.iter().flat_map(|task| -> [Value; 9] {
+        let values = tasks.iter().flat_map(|task| -> [Value; 10] {
             [
                 task.recommendation_id.into(),
                 Target::Current.as_str().into(),
@@ -61,6 +63,7 @@ pub(super) async fn enqueue(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<(), DbErro
                 now.into(),
                 now.into(),
                 now.into(),
+                task.trace.map(|trace| trace.as_str().to_owned()).into(),
             ]
         });
         tx.conn().execute_raw(sql::bulk(tx.conn(), &insert, values.collect())).await?;

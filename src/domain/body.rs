@@ -38,6 +38,7 @@ pub fn draft(body: Value, acting: Option<Uuid>, dimensions: usize) -> Read<Draft
         service,
         embedding: fields.embedding(dimensions)?,
         priority: fields.parsed::<Priority>("priority")?,
+        trace: None,
     })
 }
 
@@ -57,6 +58,7 @@ pub fn patch(body: Value, dimensions: usize) -> Read<Patch> {
         service: Some(fields.service()?).filter(|service| *service != ServiceDraft::default()),
         embedding: fields.embedding(dimensions)?,
         priority: fields.parsed::<Priority>("priority")?,
+        trace: None,
     };
     if fields.is_null("description") {
         return Err(InvalidField::new("description", "can't be cleared"));

@@ -19,4 +19,5 @@ pub mod regeneration;
 pub mod status;
 pub mod task;
 pub mod text;
+pub mod trace;
 pub mod usage;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::embedding::Embedding;
 use super::priority::Priority;
+use super::trace::TraceParent;
 
 /// What a recommendation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -136,6 +137,8 @@ pub struct Draft {
     /// A ready vector of the current model: nothing is enqueued.
     pub embedding: Option<Embedding>,
     pub priority: Option<Priority>,
+    /// The trace that its embedding belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// A change of a recommendation: `None` leaves a field as it is, `Some(None)` clears it.
@@ -154,4 +157,6 @@ pub struct Patch {
     pub service: Option<ServiceDraft>,
     pub embedding: Option<Embedding>,
     pub priority: Option<Priority>,
+    /// As a draft's.
+    pub trace: Option<TraceParent>,
 }

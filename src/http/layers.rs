@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::state::AppState;
+use super::traced::{self, Traced};
 use crate::measures::RequestKind;
+use crate::traces::Kind;
 
 /// Ends a request that takes too long. Import streams for as long as it likes and has limits of its own.
 pub async fn time_limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -25,13 +27,23 @@ pub async fn time_limit(State(state): State<AppState>, request: Request, next: N
 
 /// One line a request, and one more of its kind for the metrics, with the route and not the path: no text of a user
 /// in it.
-pub async fn log(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn log(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let caller = traced::caller(request.headers());
+    let mut span =
+        state.metrics.measures().traces.begin(Kind::Server, format!("{} {route}", known(&method)), caller);
+    span.set("http.request.method", known(&method).to_owned());
+    span.set("http.route", route.clone());
+    request.extensions_mut().insert(Traced(span.context()));
     let response = next.run(request).await;
     let took = started.elapsed();
     let (took_ms, status) = (took.as_millis() as u64, response.status().as_u16());
+    span.set("http.response.status_code", i64::from(status));
+    if response.status().is_server_error() {
+        span.fail("a server error");
+    }
     let kind = RequestKind { method: known(&method).to_owned(), route: route.clone(), status };
     state.metrics.measures().request(kind, took);
     if response.status().is_server_error() {

@@ -14,6 +14,7 @@ mod server;
 mod shape;
 mod stall;
 mod state;
+mod traced;
 
 pub use error::ApiError;
 pub use events::Events;

@@ -26,6 +26,7 @@ use crate::domain::backoff::jittered;
 use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::measures::Measures;
+use crate::traces::Kind;
 use reconcile::Look;
 
 /// Tasks in one claim: hundreds, as singly confirmed messages are sixty times slower.
@@ -248,18 +249,29 @@ impl Relay {
     }
 
     async fn publish(&self, lane: Priority, claim: Claim) -> Result<(), RelayError> {
-        let outgoing = claim.tasks.iter().map(|claimed| outgoing(lane, claimed, claim.at)).collect();
+        let mut spans = Vec::new();
+        let outgoing = claim.tasks.iter().map(|claimed| {
+            let mut outgoing = outgoing(lane, claimed, claim.at);
+            let mut span = self.measures.traces.follow(Kind::Producer, "publish", claimed.trace);
+            span.set("messaging.message.id", outgoing.message.id.clone());
+            span.set("messaging.destination.name", lane.name());
+            outgoing.message.trace = span.context().or(claimed.trace);
+            spans.push(span);
+            outgoing
+        });
+        let outgoing = outgoing.collect();
         let began = Instant::now();
         let answers = self.broker.publish(outgoing).await;
         self.measures.publish.took(began.elapsed());
         let mut refused = Vec::new();
         let mut reason = String::new();
         let mut queued = Vec::with_capacity(claim.tasks.len());
-        for (claimed, answer) in claim.tasks.iter().zip(answers) {
+        for ((claimed, answer), mut span) in claim.tasks.iter().zip(answers).zip(spans) {
             match answer {
                 Ok(()) => queued.push(claimed.task.recommendation_id),
                 Err(error) => {
                     reason = error.to_string();
+                    span.fail(&reason);
                     refused.push(claimed.task);
                 }
             }
@@ -294,6 +306,7 @@ fn outgoing(lane: Priority, claimed: &ClaimedTask, published_at: DateTime<Utc>) 
         body: claimed.task.encode(),
         attempt: claimed.attempts,
         published_at,
+        trace: None,
     };
     Outgoing { route: Route::Lane(lane), message }
 }

@@ -17,6 +17,7 @@ use crate::db::embeddings::{Finished, Made};
 use crate::db::tasks::{AttemptMade, FailedAttempt};
 use crate::domain::status::TaskState;
 use crate::embedder::EmbedError;
+use crate::traces::{Kind, Span};
 
 /// The longest wait between attempts while the database is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -122,7 +123,9 @@ pub(super) async fn finish(context: &Context, finished: Vec<(Job, Made)>) {
     }
     let write = || context.db.finish(finished.iter().map(Finished::from).collect());
     let began = Instant::now();
+    let writes = context.spans("write back", finished.iter().map(|(job, _)| job));
     let Some(current) = context.patiently("write back", write).await else { return };
+    drop(writes);
     context.meter.measures().write_back.took(began.elapsed());
     let current = finished.iter().zip(current).filter(|(_, current)| *current);
     let ready: Vec<&Job> = current.map(|((job, _), _)| job).collect();
@@ -158,6 +161,7 @@ pub(super) async fn fail(context: &Context, failed: Vec<(Job, Failure)>, began: 
         let made = made(&failure);
         let mut verdict = judge(context, job, failure);
         verdict.record.made = made;
+        verdict.job.span.fail(&verdict.record.error);
         verdict
     });
     let verdicts: Vec<Verdict> = judged.collect();
@@ -245,6 +249,12 @@ async fn send_on(context: &Context, verdicts: Vec<Verdict>) {
 }
 
 impl Context {
+    /// A span for each job that is traced, until they are dropped: what all of them wait for together.
+    pub(super) fn spans<'j>(&self, name: &'static str, jobs: impl Iterator<Item = &'j Job>) -> Vec<Span> {
+        let traces = &self.meter.measures().traces;
+        jobs.filter_map(|job| Some(traces.follow(Kind::Client, name, Some(job.span.context()?)))).collect()
+    }
+
     /// Repeats a call of the database until it answers: while it is away, what is in hand is kept, as
     /// giving it back would only bring it again. `None` when the statement itself keeps failing; the batch
     /// then goes back, and the broker's delivery limit ends it if need be.

@@ -18,6 +18,7 @@ use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::content_hash;
 use crate::domain::usage::Usage;
 use crate::embedder::batch::{DocumentError, embed_documents};
+use crate::traces::{Kind, Span, Traces};
 
 /// A delivery whose body has been read.
 pub(super) struct Job {
@@ -29,11 +30,24 @@ pub(super) struct Job {
     /// When the ledger's task was enqueued, and whether by a regeneration.
     pub enqueued_at: Option<DateTime<Utc>>,
     pub regenerated: bool,
+    /// Of this attempt, from its delivery to its ack.
+    pub span: Span,
 }
 
 impl Job {
     pub fn new(delivery: Delivery, task: EmbedTask) -> Self {
-        Self { delivery, task, attempts: 0, enqueued_at: None, regenerated: false }
+        Self { delivery, task, attempts: 0, enqueued_at: None, regenerated: false, span: Span::default() }
+    }
+
+    /// With its span, where whoever saved it is traced.
+    fn traced(self, traces: &Traces) -> Self {
+        let message = &self.delivery.message;
+        let mut span = traces.follow(Kind::Consumer, "embed", message.trace);
+        span.set("messaging.message.id", message.id.clone());
+        span.set("messaging.destination.name", self.delivery.lane.name());
+        span.set("mapx.recommendation_id", self.task.recommendation_id);
+        span.set("mapx.attempt", i64::from(message.attempt) + 1);
+        Self { span, ..self }
     }
 }
 
@@ -71,7 +85,7 @@ pub(super) async fn process(context: Arc<Context>, batch: Vec<Delivery>, turn: T
     let mut jobs = Vec::with_capacity(batch.len());
     for delivery in batch {
         match EmbedTask::decode(&delivery.message.body) {
-            Ok(task) => jobs.push(Job::new(delivery, task)),
+            Ok(task) => jobs.push(Job::new(delivery, task).traced(&context.meter.measures().traces)),
             Err(error) => outcome::refuse(&context, delivery, error.to_string()).await,
         }
     }
@@ -230,7 +244,9 @@ async fn embed(context: &Context, documents: Vec<Document>, ended: &mut Ended) {
     let ids: Vec<i64> = documents.iter().map(|d| d.job.task.recommendation_id).collect();
     tracing::info!(tasks = ids.len(), ?ids, "started");
     let texts: Vec<String> = documents.iter().map(|d| d.text.clone()).collect();
+    let calls = context.spans("call the provider", documents.iter().map(|document| &document.job));
     let answers = embed_documents(context.embedder.as_ref(), &texts).await;
+    drop(calls);
     if answers.iter().any(Result::is_ok) {
         outcome::succeeded_call(context);
     }

@@ -131,6 +131,7 @@ mod tests {
                 body: task.encode(),
                 attempt: 0,
                 published_at: DateTime::UNIX_EPOCH,
+                trace: None,
             };
             let receipt = Box::new(Noted(content_version, self.0.clone()));
             Job::new(Delivery::new(message, Priority::High, false, receipt), task)

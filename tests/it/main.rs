@@ -26,3 +26,4 @@ mod services;
 mod smoke;
 mod support;
 mod tls;
+mod traces;

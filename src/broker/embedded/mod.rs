@@ -106,7 +106,7 @@ mod tests {
     use crate::domain::priority::Priority;
 
     pub(super) fn message(id: &str) -> Message {
-        Message { id: id.to_owned(), body: Vec::new(), attempt: 0, published_at: DateTime::UNIX_EPOCH }
+        Message { id: id.to_owned(), body: Vec::new(), attempt: 0, published_at: DateTime::UNIX_EPOCH, trace: None }
     }
 
     pub(super) fn five_ten_fifteen() -> Topology {

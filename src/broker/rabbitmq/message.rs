@@ -13,8 +13,11 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use super::super::topology::Topology;
 use super::super::{Death, Message, Outgoing, Route};
 use crate::domain::priority::Priority;
+use crate::domain::trace::TraceParent;
 
 const ATTEMPT: &str = "mapx-attempt";
+/// As W3C's draft for AMQP has it.
+const TRACEPARENT: &str = "traceparent";
 /// Milliseconds since 1970. AMQP's own timestamp has whole seconds.
 const PUBLISHED_AT: &str = "mapx-published-at";
 /// When the message comes out of its rung, in milliseconds since 1970.
@@ -50,6 +53,9 @@ pub(super) fn properties(outgoing: &Outgoing, topology: &Topology, now: DateTime
     let mut headers = FieldTable::default();
     headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(message.attempt.into()));
     headers.insert(PUBLISHED_AT.into(), millis(message.published_at));
+    if let Some(trace) = &message.trace {
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString(trace.as_str().into()));
+    }
     match route {
         Route::Lane(_) => {}
         Route::Retry { delay, .. } => {
@@ -83,9 +89,10 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
     // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
     let published_at = moment(&headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
     let entered = moment(&headers, DUE_AT).map_or(published_at, |due| due.max(published_at).min(now));
+    let trace = text(&headers, TRACEPARENT).as_deref().and_then(TraceParent::parse);
     let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
     Received {
-        message: Message { id, body, attempt, published_at },
+        message: Message { id, body, attempt, published_at, trace },
         lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
         entered,
         redelivered,
@@ -174,8 +181,13 @@ mod tests {
     }
 
     fn outgoing(route: Route) -> Outgoing {
-        let message =
-            Message { id: "7:current:v2".into(), body: b"body".to_vec(), attempt: 3, published_at: second(50) };
+        let message = Message {
+            id: "7:current:v2".into(),
+            body: b"body".to_vec(),
+            attempt: 3,
+            published_at: second(50),
+            trace: None,
+        };
         Outgoing { route, message }
     }
 
@@ -205,7 +217,8 @@ mod tests {
     fn what_is_missing_has_a_default() {
         let now = second(200);
         let bare = received(delivery(BasicProperties::default(), "nonsense"), None, now);
-        let message = Message { id: String::new(), body: b"body".to_vec(), attempt: 0, published_at: now };
+        let message =
+            Message { id: String::new(), body: b"body".to_vec(), attempt: 0, published_at: now, trace: None };
         assert_eq!((bare.message, bare.lane, bare.entered, bare.death), (message, Priority::Low, now, None));
         let stamped = received(delivery(BasicProperties::default().with_timestamp(150), "high"), None, now);
         assert_eq!((stamped.message.published_at, stamped.lane), (second(150), Priority::High));

@@ -13,6 +13,7 @@ use crate::http::identity::Acting;
 use crate::http::params::PathParams;
 use crate::http::shape::{EmbeddingBody, Envelope, RecommendationBody, SavedBody};
 use crate::http::state::AppState;
+use crate::http::traced::Traced;
 
 /// Save a recommendation
 ///
@@ -30,9 +31,11 @@ use crate::http::state::AppState;
 pub async fn save(
     State(state): State<AppState>,
     acting: Acting,
+    traced: Traced,
     JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let draft = body::draft(body, acting.0, state.db.model().dimensions)?;
+    let mut draft = body::draft(body, acting.0, state.db.model().dimensions)?;
+    draft.trace = traced.0;
     let saved = state.db.save(draft).await?;
     let message = "Recommendation saved successfully";
     Ok((StatusCode::CREATED, Envelope::new(SavedBody::new(saved, message), message)))
@@ -79,12 +82,14 @@ pub async fn get(
 pub async fn put(
     State(state): State<AppState>,
     acting: Acting,
+    traced: Traced,
     path: PathParams,
     JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = path.id("id")?;
     let user = Acting::required(acting.or_body(&body)?)?;
-    let patch = body::patch(body, state.db.model().dimensions)?;
+    let mut patch = body::patch(body, state.db.model().dimensions)?;
+    patch.trace = traced.0;
     let saved = done(state.db.update(id, user, patch).await?)?;
     let message = "Recommendation updated successfully";
     Ok(Envelope::new(SavedBody::new(saved, message), message))

@@ -107,7 +107,7 @@ type AnyConsumer = Box<dyn Consumer>;
 fn message(id: impl ToString) -> Message {
     let id = id.to_string();
     let published_at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("a valid time");
-    Message { body: format!("body of {id}").into_bytes(), id, attempt: 0, published_at }
+    Message { body: format!("body of {id}").into_bytes(), id, attempt: 0, published_at, trace: None }
 }
 
 fn to_lane(lane: Priority, id: impl ToString) -> Outgoing {

@@ -61,7 +61,7 @@ impl Model {
         let (id, arrival) = (self.messages.len().to_string(), self.next_arrival());
         let tracked = Tracked { lane, place: Place::Ready, arrival, returns: 0, attempt: 0 };
         self.messages.insert(id.clone(), tracked);
-        Message { body: id.clone().into_bytes(), id, attempt: 0, published_at: DateTime::UNIX_EPOCH }
+        Message { body: id.clone().into_bytes(), id, attempt: 0, published_at: DateTime::UNIX_EPOCH, trace: None }
     }
 
     /// The broker says that this is the next of its lane.

@@ -59,7 +59,7 @@ async fn slow_service(vhost: &Vhost, reconcile_ms: u64) -> (FakeProvider, TestAp
 
 fn message(id: impl ToString) -> Message {
     let published_at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("a valid time");
-    Message { id: id.to_string(), body: b"{}".to_vec(), attempt: 0, published_at }
+    Message { id: id.to_string(), body: b"{}".to_vec(), attempt: 0, published_at, trace: None }
 }
 
 fn to_lane(lane: Priority, id: impl ToString) -> Outgoing {

@@ -232,6 +232,7 @@ fn text(description: &str) -> Draft {
         service: None,
         embedding: None,
         priority: None,
+        trace: None,
     }
 }
 
