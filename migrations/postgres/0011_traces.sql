@@ -1,3 +1,3 @@
 -- The trace that a task belongs to (W3C traceparent of its save); none where it isn't recorded. Twin of the SQLite
 -- step.
-ALTER TABLE embedding_tasks ADD COLUMN IF NOT EXISTS trace TEXT;
+ALTER TABLE embedding_tasks ADD COLUMN trace TEXT;
