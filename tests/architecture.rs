@@ -62,7 +62,7 @@ const HOMES: &[(&str, &str)] = &[
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
     (
         "tokio",
-        "shutdown busy db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+        "shutdown busy traces db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
     ),
 ];
 
