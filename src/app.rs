@@ -8,6 +8,7 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Authenticator;
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::rabbitmq::RabbitBroker;
@@ -205,13 +206,17 @@ async fn listen(
     (search, regenerations): (Arc<Search>, Arc<Regenerations>),
     metrics: Metrics,
 ) -> anyhow::Result<Option<Server>> {
+    let auth = Arc::new(Authenticator::new(&settings.auth)?);
+    if !auth.has_operators() {
+        tracing::warn!("auth: neither admin_token nor admin_claim is set, so nobody can operate the service");
+    }
     let (key, server, router) = if role == Role::Worker {
         let bind = settings.metrics.addr();
         let bind = bind.map_err(|problem| SettingsError::Invalid { key: "metrics.bind", problem })?;
         let Some(bind) = bind else { return Ok(None) };
-        ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
+        ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics, auth))
     } else {
-        let state = AppState::new(db.clone(), search, regenerations, metrics, settings);
+        let state = AppState::new(db.clone(), search, regenerations, metrics, auth, settings);
         ("server.bind", settings.server.clone(), router(state))
     };
     let bound = Server::bind(&server, router).await.with_context(|| {

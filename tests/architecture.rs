@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("shutdown", ""),
     ("busy", ""),
     ("telemetry", "config"),
+    ("auth", "domain config"),
     ("db", "domain config busy"),
     ("broker", "domain config"),
     ("embedder", "domain config"),
@@ -22,14 +23,14 @@ const ROOMS: &[(&str, &str)] = &[
     ("metrics", "domain db"),
     ("search", "domain config db embedder"),
     ("regeneration", "domain config db embedder"),
-    ("http", "domain config db metrics search regeneration"),
+    ("http", "domain config auth db metrics search regeneration"),
     ("relay", "domain config db broker"),
     ("worker", "domain config busy db broker embedder"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
         "app",
-        "domain config shutdown telemetry db broker embedder budget metrics search regeneration http relay worker heartbeat",
+        "domain config shutdown telemetry auth db broker embedder budget metrics search regeneration http relay worker heartbeat",
     ),
     ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
@@ -43,7 +44,10 @@ const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("lapin", "broker"),
     ("model2vec_rs", "embedder"),
-    ("reqwest", "embedder cli"),
+    ("reqwest", "auth embedder cli"),
+    ("jsonwebtoken", "auth"),
+    ("ring", "auth"),
+    ("governor", "http"),
     ("axum", "http"),
     ("hyper", "http"),
     ("hyper_util", "http"),
@@ -56,7 +60,7 @@ const HOMES: &[(&str, &str)] = &[
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
     (
         "tokio",
-        "shutdown busy db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+        "shutdown busy auth db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
     ),
 ];
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::LiveQueue;
 use super::secret::{Secret, ServerUrl};
+use super::words::Words;
 use crate::domain::backoff::Backoff;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +17,10 @@ pub struct ServerSettings {
     pub body_limit_bytes: usize,
     pub request_timeout_ms: u64,
     pub max_connections: usize,
+    pub max_concurrent_requests: usize,
+    pub rate_limit_per_second: u32,
+    pub rate_limit_burst: u32,
+    pub cors_origins: Words,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,10 +158,4 @@ impl MetricsSettings {
             .map(Some)
             .map_err(|_| format!("{:?} is no address and port, as 127.0.0.1:9464 is", self.bind))
     }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthSettings {
-    pub allow_insecure: bool,
 }

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::Limits;
+use super::origins::Origins;
+use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
@@ -23,6 +26,9 @@ pub struct AppState {
     pub database: Arc<str>,
     /// This process's own, which live values may stand in for.
     pub queue: QueueSettings,
+    pub auth: Arc<Authenticator>,
+    pub limits: Arc<Limits>,
+    pub origins: Arc<Origins>,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -33,6 +39,7 @@ impl AppState {
         search: Arc<Search>,
         regenerations: Arc<Regenerations>,
         metrics: Metrics,
+        auth: Arc<Authenticator>,
         settings: &Settings,
     ) -> Self {
         Self {
@@ -44,6 +51,9 @@ impl AppState {
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             queue: settings.queue.clone(),
+            auth,
+            limits: Arc::new(Limits::new(&settings.server)),
+            origins: Arc::new(Origins::new(settings.server.cors_origins.clone())),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

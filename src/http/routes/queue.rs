@@ -15,6 +15,7 @@ use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
 use crate::http::error::ApiError;
+use crate::http::identity::Acting;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 
@@ -174,11 +175,13 @@ pub struct WorkerBody {
 }
 
 /// Queue status
+///
+/// With authentication the processes, and what the provider costs, are shown to whoever may see everything.
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/status", tag = "queue",
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
-pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
+pub async fn status(State(state): State<AppState>, acting: Acting) -> Result<impl IntoResponse, ApiError> {
     let provider = async { tokio::join!(state.metrics.limits(), state.metrics.usage()) };
     let (counts, workers, pauses, (limits, usage)) =
         tokio::join!(state.db.counts(), state.db.workers(), state.db.pauses(), provider);
@@ -195,6 +198,10 @@ pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, 
     body.recommendations = counts.recommendations;
     body.embedded = counts.recommendations.saturating_sub(counts.unembedded);
     body.model = state.db.model().id.to_string();
+    if !acting.watches() {
+        body.workers.clear();
+        body.provider.usage = None;
+    }
     Ok(Envelope::new(body, "Queue status"))
 }
 

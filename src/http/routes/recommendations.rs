@@ -32,7 +32,8 @@ pub async fn save(
     acting: Acting,
     JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let draft = body::draft(body, acting.0, state.db.model().dimensions)?;
+    let author = acting.author(&body)?;
+    let draft = body::draft(body, author, state.db.model().dimensions)?;
     let saved = state.db.save(draft).await?;
     let message = "Recommendation saved successfully";
     Ok((StatusCode::CREATED, Envelope::new(SavedBody::new(saved, message), message)))
