@@ -135,10 +135,15 @@ mod tests {
         let ranks = settings("role=admin", "see=true");
         let of = |claims: Value| ranks.caller(claims.as_object().unwrap());
         assert_eq!(of(json!({"id": one, "sub": two})).unwrap(), Caller { user: Some(one), rank: Rank::Member });
-        assert_eq!(of(json!({"sub": two, "role": "admin"})).unwrap(), Caller { user: Some(two), rank: Rank::Admin });
+        assert_eq!(
+            of(json!({"sub": two, "role": "admin"})).unwrap(),
+            Caller { user: Some(two), rank: Rank::Admin }
+        );
         let both = of(json!({"sub": "robot", "role": "admin", "see": true})).unwrap();
         assert_eq!(both, Caller { user: None, rank: Rank::Reader });
-        for nobody in [json!({}), json!({"sub": "robot"}), json!({"id": 7, "sub": one}), json!({"id": "x", "role": "admin"})] {
+        for nobody in
+            [json!({}), json!({"sub": "robot"}), json!({"id": 7, "sub": one}), json!({"id": "x", "role": "admin"})]
+        {
             assert!(of(nobody.clone()).is_err(), "{nobody}");
         }
     }

@@ -10,8 +10,8 @@ use super::client::Client;
 use super::service::Service;
 use super::status::{STATUS, describe, number};
 use super::{DemoArgs, import, out, search, table};
-use crate::config::secret::ServerUrl;
 use crate::config::Settings;
+use crate::config::secret::ServerUrl;
 use crate::shutdown;
 
 const SAMPLE: &str = include_str!("../../data/sample.ndjson");

@@ -41,7 +41,8 @@ impl Service {
         }
         let token = settings.auth.admin_token.clone();
         let app = App::build(settings, Role::All).await?;
-        let client = Client::new(&format!("http://{}", app.addr()), Some(&token).filter(|token| !token.is_empty()))?;
+        let client =
+            Client::new(&format!("http://{}", app.addr()), Some(&token).filter(|token| !token.is_empty()))?;
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(app.run_until(shutdown.clone()));
         Ok(Self { client, own: Some((shutdown, running)) })

@@ -150,7 +150,8 @@ fn origins(server: &ServerSettings, auth: &AuthSettings) -> Result<(), SettingsE
         }
         let url = Url::parse(origin).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
         if url.is_none_or(|url| url.origin().ascii_serialization() != origin) {
-            let problem = format!("{origin:?} is no origin, as https://app.example.org is: no path, no slash at the end");
+            let problem =
+                format!("{origin:?} is no origin, as https://app.example.org is: no path, no slash at the end");
             refuse("server.cors_origins", problem)?;
         }
     }

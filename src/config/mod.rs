@@ -22,8 +22,8 @@ use auth::AuthSettings;
 use broker::BrokerSettings;
 use embedder::EmbedderSettings;
 use sections::{
-    DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings,
-    SearchSettings, ServerSettings,
+    DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings, SearchSettings,
+    ServerSettings,
 };
 
 /// The annotated defaults, as shipped.
@@ -259,7 +259,8 @@ mod tests {
         let settings = load(&broker).unwrap();
         assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hidden"));
         let tokens = ["JWT_SECRET", "ADMIN_TOKEN", "READ_TOKEN", "METRICS_TOKEN"];
-        let values = tokens.map(|name| (format!("MAPX__AUTH__{name}"), format!("hidden-hidden-hidden-hidden-{name}")));
+        let values =
+            tokens.map(|name| (format!("MAPX__AUTH__{name}"), format!("hidden-hidden-hidden-hidden-{name}")));
         let settings = load(&values.each_ref().map(|(name, value)| (name.as_str(), value.as_str()))).unwrap();
         assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hidden"));
         let own = load(&[("OPENAI_API_KEY", "a"), ("MAPX__EMBEDDER__API_KEY", "007")]).unwrap();

@@ -122,7 +122,9 @@ impl Access {
     fn why(self, rank: Rank) -> &'static str {
         match (self, rank) {
             (Self::Operate, Rank::Reader) => "this token may see everything and do nothing",
-            (Self::Operate, _) => "only whoever operates the service may do that: it needs the admin token or claim",
+            (Self::Operate, _) => {
+                "only whoever operates the service may do that: it needs the admin token or claim"
+            }
             (Self::Watch | Self::Metrics, _) => "this token doesn't show how the service is operated",
             (_, Rank::Reader) => "this token may read and not act",
             (_, Rank::Scraper) => "this token is for /metrics alone",
@@ -155,10 +157,7 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
 }
 
 /// The same for what a process without the API tells.
-pub async fn guard_metrics(
-    auth: &Authenticator,
-    headers: &HeaderMap,
-) -> Result<(), ApiError> {
+pub async fn guard_metrics(auth: &Authenticator, headers: &HeaderMap) -> Result<(), ApiError> {
     Access::Metrics.admit(caller(auth, headers).await?, false)
 }
 

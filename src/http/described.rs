@@ -1,10 +1,10 @@
 //! What every route answers besides what it is for: who isn't let in, and who asks too much. Written into the
 //! description from the table of who may do what, so that no route can forget it.
 
+use serde_json::{Value, json};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder};
-use serde_json::{Value, json};
 
 use axum::http::Method;
 
@@ -46,9 +46,21 @@ fn describe(operation: &mut Operation, access: Access, changes: bool) {
         return;
     }
     if access != Access::Metrics {
-        add(operation, 429, "Too many requests from this client; Retry-After says when", "RATE_LIMITED", "too many requests from this client; try again in 2 s");
+        add(
+            operation,
+            429,
+            "Too many requests from this client; Retry-After says when",
+            "RATE_LIMITED",
+            "too many requests from this client; try again in 2 s",
+        );
     }
-    add(operation, 503, "The database, the keys of tokens or a free turn can't be had just now", "UNAVAILABLE", "the service can't answer just now");
+    add(
+        operation,
+        503,
+        "The database, the keys of tokens or a free turn can't be had just now",
+        "UNAVAILABLE",
+        "the service can't answer just now",
+    );
     if access.is_open() {
         return;
     }

@@ -38,7 +38,9 @@ impl Client {
     pub fn of(caller: Option<&Caller>, request: &Request) -> Self {
         match caller {
             Some(Caller { user: Some(user), .. }) => Self::User(*user),
-            Some(Caller { rank: rank @ (Rank::Admin | Rank::Reader | Rank::Scraper), .. }) => Self::Token(*rank as u8),
+            Some(Caller { rank: rank @ (Rank::Admin | Rank::Reader | Rank::Scraper), .. }) => {
+                Self::Token(*rank as u8)
+            }
             _ => Self::at(request),
         }
     }

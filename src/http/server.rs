@@ -73,7 +73,8 @@ impl Server {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let connection = builder.serve_connection(io_of(stream), service(self.router.clone(), peer)).into_owned();
+            let connection =
+                builder.serve_connection(io_of(stream), service(self.router.clone(), peer)).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
                 // A client that hangs up half-way is its own affair.

@@ -67,8 +67,7 @@ pub async fn import(
     body: Body,
 ) -> Result<impl IntoResponse, ApiError> {
     let (limit, patience) = (state.body_limit, state.timeout);
-    let mut import =
-        Import { state, acting, drafts: Vec::with_capacity(BATCH), counts: ImportBody::default() };
+    let mut import = Import { state, acting, drafts: Vec::with_capacity(BATCH), counts: ImportBody::default() };
     let mut lines = Lines::new(limit);
     let mut stream = body.into_data_stream();
     while let Some(chunk) = next_chunk(&mut stream, patience).await? {

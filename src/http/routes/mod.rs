@@ -117,10 +117,7 @@ pub fn router(state: AppState) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router
-        .layer(middleware::from_fn(origins::headers))
-        .layer(middleware::from_fn(layers::log))
-        .with_state(state)
+    router.layer(middleware::from_fn(origins::headers)).layer(middleware::from_fn(layers::log)).with_state(state)
 }
 
 #[cfg(test)]
@@ -134,7 +131,9 @@ mod tests {
         let document = serde_json::to_value(super::openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap().iter();
         let described: BTreeSet<(String, &str)> = paths
-            .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |m| (m.to_uppercase(), path.as_str())))
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().keys().map(move |m| (m.to_uppercase(), path.as_str()))
+            })
             .collect();
         let rows = TABLE.iter().filter(|(_, _, access)| *access != Access::Page);
         let listed: BTreeSet<(String, &str)> = rows.map(|(method, path, _)| (method.to_string(), *path)).collect();
