@@ -207,8 +207,8 @@ async fn listen(
     metrics: Metrics,
 ) -> anyhow::Result<Option<Server>> {
     let auth = Arc::new(Authenticator::new(&settings.auth)?);
-    if !auth.has_operators() {
-        tracing::warn!("auth: neither admin_token nor admin_claim is set, so nobody can operate the service");
+    for warning in auth.warnings() {
+        tracing::warn!("{warning}");
     }
     let (key, server, router) = if role == Role::Worker {
         let bind = settings.metrics.addr();

@@ -46,7 +46,8 @@ const HOMES: &[(&str, &str)] = &[
     ("model2vec_rs", "embedder"),
     ("reqwest", "auth embedder cli"),
     ("jsonwebtoken", "auth"),
-    ("ring", "auth"),
+    // Beside `auth` it is `rustls::crypto::ring`, the same cryptography for TLS.
+    ("ring", "auth embedder main"),
     ("governor", "http"),
     ("axum", "http"),
     ("hyper", "http"),

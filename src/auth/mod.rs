@@ -81,9 +81,20 @@ impl Authenticator {
         Ok(Self { tokens: Tokens::new(settings), verifier, on: settings.is_on(), anonymous_read })
     }
 
-    /// Whether anybody can operate the service.
-    pub fn has_operators(&self) -> bool {
-        !self.on || self.tokens.has_admin() || self.verifier.as_ref().is_some_and(Verifier::has_admin_claim)
+    /// What works, and is likely not meant.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        let by_claim = self.verifier.as_ref().is_some_and(Verifier::has_admin_claim);
+        if self.on && !by_claim && !self.tokens.has_admin() {
+            warnings
+                .push("neither auth.admin_token nor auth.admin_claim is set, so nobody can operate the service");
+        }
+        if self.verifier.as_ref().is_some_and(Verifier::takes_any_audience) {
+            let warning = "auth.audience is empty, so whatever token the keys of auth.jwks_url or auth.jwks_file have \
+                           signed is taken, those for other services too";
+            warnings.push(warning);
+        }
+        warnings
     }
 
     /// Who sent the values of the header `authorization`, of which there should be one or none.

@@ -34,6 +34,11 @@ impl Verifier {
         self.ranks.has_admin()
     }
 
+    /// Whether a token for another service of the same issuer is taken.
+    pub fn takes_any_audience(&self) -> bool {
+        self.set.is_some() && !self.rules.validate_aud
+    }
+
     /// Whom a token names.
     pub async fn caller(&self, token: &str) -> Result<Caller, TokenError> {
         // `alg: none` and whatever else isn't known can't be read as a header at all.

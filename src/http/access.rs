@@ -140,7 +140,10 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
         state.limits.count(Client::at(&request))?;
         return Ok(next.run(request).await);
     };
-    let Some(access) = Access::of(request.method(), path) else { return unlisted(request.method(), path) };
+    let Some(access) = Access::of(request.method(), path) else {
+        state.limits.count(Client::at(&request))?;
+        return unlisted(request.method(), path);
+    };
     // A token that isn't asked for isn't looked at: who asks whether the service is alive must not need a good one.
     let caller = if access.is_open() { None } else { Some(caller(&state.auth, request.headers()).await) };
     if !matches!(access, Access::Probe | Access::Metrics) {

@@ -39,7 +39,8 @@ fn caller(parts: &Parts) -> Result<Caller, ApiError> {
     parts.extensions.get::<Caller>().copied().ok_or(ApiError::Internal)
 }
 
-fn stated(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
+/// The user of the header `x-user-id`, true or not.
+pub fn stated(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
     let Some(value) = headers.get(HEADER) else { return Ok(None) };
     let text = value.to_str().map_err(|_| InvalidField::new(HEADER, "must be a UUID"))?;
     Ok(Some(user_id(HEADER, text)?))

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::identity;
 use super::state::AppState;
 use crate::auth::{Caller, Rank};
 use crate::config::sections::ServerSettings;
@@ -34,12 +35,17 @@ pub enum Client {
 }
 
 impl Client {
-    /// By whom the token names, else by the address.
+    /// By whom the token names, else by the address. Where the header is believed, it is whom that names: the address
+    /// is then that of the proxy which sets it.
     pub fn of(caller: Option<&Caller>, request: &Request) -> Self {
         match caller {
             Some(Caller { user: Some(user), .. }) => Self::User(*user),
             Some(Caller { rank: rank @ (Rank::Admin | Rank::Reader | Rank::Scraper), .. }) => {
                 Self::Token(*rank as u8)
+            }
+            Some(Caller { rank, .. }) if rank.believes() => {
+                let stated = identity::stated(request.headers()).ok().flatten();
+                stated.map_or_else(|| Self::at(request), Self::User)
             }
             _ => Self::at(request),
         }

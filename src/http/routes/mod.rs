@@ -105,9 +105,6 @@ pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     let router = router
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
-        .method_not_allowed_fallback(async |request: Request| {
-            ApiError::MethodNotAllowed(request.method().to_string())
-        })
         // The last is the first that a request passes.
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .layer(middleware::from_fn_with_state(state.clone(), layers::time_limit))
