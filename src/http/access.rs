@@ -146,9 +146,9 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
     };
     // A token that isn't asked for isn't looked at: who asks whether the service is alive must not need a good one.
     let caller = if access.is_open() { None } else { Some(caller(&state.auth, request.headers()).await) };
-    if !matches!(access, Access::Probe | Access::Metrics) {
-        // A wrong token counts for the address it comes from.
-        let proven = caller.as_ref().and_then(|caller| caller.as_ref().ok());
+    // A wrong token counts for the address it comes from, at /metrics too.
+    let proven = caller.as_ref().and_then(|caller| caller.as_ref().ok());
+    if access != Access::Probe && (access != Access::Metrics || proven.is_none()) {
         state.limits.count(Client::of(proven, &request))?;
     }
     if let Some(caller) = caller.transpose()? {

@@ -45,15 +45,13 @@ fn describe(operation: &mut Operation, access: Access, changes: bool) {
     if access == Access::Probe {
         return;
     }
-    if access != Access::Metrics {
-        add(
-            operation,
-            429,
-            "Too many requests from this client; Retry-After says when",
-            "RATE_LIMITED",
-            "too many requests from this client; try again in 2 s",
-        );
-    }
+    add(
+        operation,
+        429,
+        "Too many requests from this client; Retry-After says when",
+        "RATE_LIMITED",
+        "too many requests from this client; try again in 2 s",
+    );
     add(
         operation,
         503,
@@ -99,7 +97,7 @@ fn who(access: Access) -> &'static str {
     }
 }
 
-/// Adds an answer, or to one that is there its example.
+/// Adds an answer, unless the route has described it itself.
 fn add(operation: &mut Operation, status: u16, description: &str, code: &str, message: &str) {
     let example = json!({ "success": false, "message": message, "error": code });
     let responses = &mut operation.responses.responses;

@@ -116,6 +116,20 @@ async fn a_token_without_a_signature_or_with_a_wrong_one_is_refused() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_changed_anywhere_is_refused() {
+    let app = app().await;
+    let good = token_of(1);
+    assert_eq!(see(&app, &good).await.status, 200);
+    for at in 0..good.len() {
+        let mut changed = good.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        see(&app, &changed).await.refused(401, "UNAUTHENTICATED");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_public_key_is_never_taken_for_a_secret() {
     let issuer = Issuer::rsa();
     let public = set(&[issuer.jwk("one")]);

@@ -172,11 +172,47 @@ async fn every_refusal_is_described() {
             let answer = &operation["responses"][status]["content"]["application/json"];
             assert_eq!(answer.is_object(), expected, "{method} {pattern} {status}: {operation}");
         }
-        let limited = !pattern.starts_with("/health") && pattern != "/metrics";
+        let limited = !pattern.starts_with("/health");
         assert_eq!(operation["responses"]["429"].is_object(), limited, "{method} {pattern}");
         assert_eq!(operation["security"].is_array(), allowed != EVERYBODY, "{method} {pattern}");
     }
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_route_leads_around_the_table() {
+    let app = app().await;
+    let config = format!("{QUEUE}/config");
+    call(&app, "HEAD", &config, &[], None).await.status_is(401);
+    let header = format!("Bearer {}", token_of(1));
+    call(&app, "HEAD", &config, &[("authorization", &header)], None).await.status_is(403);
+    let pause = format!("{QUEUE}/pause");
+    let overriding = [("authorization", header.as_str()), ("x-http-method-override", "POST")];
+    call(&app, "GET", &pause, &overriding, Some(&json!({}))).await.refused(405, "METHOD_NOT_ALLOWED");
+    for path in [
+        format!("{pause}/"),
+        format!("/{pause}"),
+        pause.replace("embedding-queue", "embedding%2Dqueue"),
+        pause.replace("/pause", "%2Fpause"),
+        pause.replace("/pause", "//pause"),
+        pause.replace("/pause", "/./pause"),
+        pause.replace("/pause", "/x/../pause"),
+        pause.to_uppercase(),
+        format!("{pause};x"),
+        format!("{pause}%00"),
+    ] {
+        let seen = call(&app, "POST", &path, &[("authorization", &header)], Some(&json!({}))).await;
+        assert!([403, 404, 405].contains(&seen.status.as_u16()), "{path}: {} {}", seen.status, seen.text);
+    }
+    let status = get(&app, &format!("{QUEUE}/status"), READER).await.data(200);
+    assert!(status["paused"]["low"].is_null(), "{status}");
+    // A token anywhere else than in its header is none.
+    for path in [format!("{config}?access_token={ADMIN}"), format!("{config}?token={ADMIN}")] {
+        call(&app, "GET", &path, &[("cookie", &format!("token={ADMIN}"))], None)
+            .await
+            .refused(401, "UNAUTHENTICATED");
+    }
     app.stop().await;
 }
 

@@ -90,6 +90,12 @@ impl Seen {
         body["message"].as_str().expect("a message").to_owned()
     }
 
+    /// Of an answer that has no body.
+    #[track_caller]
+    fn status_is(&self, status: u16) {
+        assert_eq!((self.status.as_u16(), self.text.as_str()), (status, ""));
+    }
+
     #[track_caller]
     fn data(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
