@@ -8,6 +8,7 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Authenticator;
 use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::rabbitmq::RabbitBroker;
@@ -240,13 +241,17 @@ async fn listen(
     metrics: Metrics,
 ) -> anyhow::Result<(Option<Server>, Option<Arc<Events>>)> {
     let mut events = None;
+    let auth = Arc::new(Authenticator::new(&settings.auth)?);
+    for warning in auth.warnings() {
+        tracing::warn!("{warning}");
+    }
     let (key, server, router) = if role == Role::Worker {
         let bind = settings.metrics.addr();
         let bind = bind.map_err(|problem| SettingsError::Invalid { key: "metrics.bind", problem })?;
         let Some(bind) = bind else { return Ok((None, None)) };
-        ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics))
+        ("metrics.bind", ServerSettings { bind, ..settings.server.clone() }, metrics_router(metrics, auth))
     } else {
-        let state = AppState::new(db.clone(), search, regenerations, metrics, settings);
+        let state = AppState::new(db.clone(), search, regenerations, metrics, auth, settings);
         events = Some(state.events.clone());
         ("server.bind", settings.server.clone(), router(state))
     };

@@ -4,6 +4,7 @@
 //! `tests/architecture.rs` checks it.
 
 pub mod app;
+mod auth;
 pub mod broker;
 mod budget;
 mod busy;

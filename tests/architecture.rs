@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("traces", "domain config"),
     ("measures", "traces"),
     ("telemetry", "config"),
+    ("auth", "domain config"),
     ("db", "domain config busy"),
     ("broker", "domain config"),
     ("embedder", "domain config measures"),
@@ -24,14 +25,14 @@ const ROOMS: &[(&str, &str)] = &[
     ("metrics", "domain db measures"),
     ("search", "domain config db embedder"),
     ("regeneration", "domain config db embedder"),
-    ("http", "domain config traces measures db metrics search regeneration"),
+    ("http", "domain config auth traces measures db metrics search regeneration"),
     ("relay", "domain config traces measures db broker"),
     ("worker", "domain config busy traces measures db broker embedder"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
         "app",
-        "domain config shutdown telemetry traces measures db broker embedder budget metrics search regeneration http relay worker heartbeat",
+        "domain config shutdown telemetry auth traces measures db broker embedder budget metrics search regeneration http relay worker heartbeat",
     ),
     ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
@@ -45,11 +46,15 @@ const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("lapin", "broker"),
     ("model2vec_rs", "embedder"),
-    ("reqwest", "embedder cli traces"),
+    ("reqwest", "auth embedder cli traces"),
     ("opentelemetry", "traces"),
     ("opentelemetry_http", "traces"),
     ("opentelemetry_otlp", "traces"),
     ("opentelemetry_sdk", "traces"),
+    ("jsonwebtoken", "auth"),
+    // Beside `auth` it is `rustls::crypto::ring`, the same cryptography for TLS.
+    ("ring", "auth embedder main"),
+    ("governor", "http"),
     ("axum", "http"),
     ("hyper", "http"),
     ("hyper_util", "http"),
@@ -62,7 +67,7 @@ const HOMES: &[(&str, &str)] = &[
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
     (
         "tokio",
-        "shutdown busy traces db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+        "shutdown busy auth traces db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
     ),
 ];
 

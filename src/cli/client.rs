@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::config::secret::Secret;
 
 /// Time to connect; the answer itself may take as long as it needs.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -20,9 +22,17 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(base: &str) -> anyhow::Result<Self> {
+    /// Shows `token` with every request, if there is one.
+    pub fn new(base: &str, token: Option<&Secret>) -> anyhow::Result<Self> {
         // Who the audit names, unless a user is.
-        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-actor"), HeaderValue::from_static("cli"))]);
+        let mut headers =
+            HeaderMap::from_iter([(HeaderName::from_static("x-actor"), HeaderValue::from_static("cli"))]);
+        if let Some(token) = token {
+            let value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
+            let mut value = value.map_err(|_| anyhow!("--token: a token is ASCII without line ends"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         let http = reqwest::Client::builder().connect_timeout(CONNECT).default_headers(headers).build()?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
     }
@@ -86,7 +96,8 @@ impl Client {
             response.json().await.with_context(|| format!("{} is no such service", self.base))?;
         if !status.is_success() {
             let message = envelope["message"].as_str().unwrap_or("no message");
-            return Err(anyhow!("{message} (status {})", status.as_u16()));
+            let hint = if status == 401 { "; --token or MAPX_TOKEN holds it" } else { "" };
+            return Err(anyhow!("{message} (status {}){hint}", status.as_u16()));
         }
         serde_json::from_value(envelope["data"].take()).context("the service's answer has another shape")
     }

@@ -10,9 +10,8 @@ use super::client::Client;
 use super::service::Service;
 use super::status::{STATUS, describe, number};
 use super::{DemoArgs, import, out, search, table};
-use crate::app::App;
+use crate::config::Settings;
 use crate::config::secret::ServerUrl;
-use crate::config::{Role, Settings};
 use crate::shutdown;
 
 const SAMPLE: &str = include_str!("../../data/sample.ndjson");
@@ -37,7 +36,7 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> anyhow::Result<ExitC
     settings.database.url = ServerUrl::new(format!("sqlite://{}", args.data.join("demo.db").display()));
     let database = settings.database.url.to_string();
     let stop = shutdown::on_signal()?;
-    let service = Service::start(App::build(settings, Role::All).await?)?;
+    let service = Service::start(settings).await?;
     let shown = async {
         tokio::select! {
             shown = show(&service.client, &database) => shown,

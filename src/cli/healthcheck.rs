@@ -21,7 +21,7 @@ pub async fn run(settings: Settings, args: HealthcheckArgs) -> anyhow::Result<Ex
 }
 
 async fn service(url: &str, patience: Duration) -> anyhow::Result<ExitCode> {
-    let client = Client::new(url)?;
+    let client = Client::new(url, None)?;
     let (status, answer) = client.probe("/health/ready", patience).await?;
     let message = answer["message"].as_str().unwrap_or("no message");
     out::line(format_args!("{}: {message} (status {status})", client.base()))?;

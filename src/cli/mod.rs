@@ -12,6 +12,7 @@ mod search;
 mod service;
 mod status;
 mod table;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use client::Client;
+use target::Target;
 
 use crate::app::App;
 use crate::config::{DEFAULTS, Role, Settings, SettingsError};
@@ -117,20 +118,6 @@ struct ImportArgs {
     output: Output,
 }
 
-/// Which service to ask.
-#[derive(Debug, Args)]
-struct Target {
-    /// The service's address; by default the one at server.bind
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-}
-
-impl Target {
-    fn client(&self, settings: &Settings) -> anyhow::Result<Client> {
-        Client::new(&self.url.clone().unwrap_or_else(|| format!("http://{}", settings.server.bind)))
-    }
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SearchMode {
     Hybrid,
@@ -196,9 +183,8 @@ struct RegenerateArgs {
 struct RegenerationsArgs {
     #[command(subcommand)]
     command: RegenerationsCommand,
-    /// The service's address; by default the one at server.bind
-    #[arg(long, value_name = "URL", global = true)]
-    url: Option<String>,
+    #[command(flatten)]
+    target: Target,
     /// Print JSON for scripts
     #[arg(long, global = true)]
     json: bool,

@@ -20,7 +20,7 @@ const WATCH: Duration = Duration::from_secs(1);
 const FAILED: u8 = 1;
 
 pub async fn run(settings: Settings, args: RegenerateArgs) -> anyhow::Result<ExitCode> {
-    let client = client(&settings, args.target.url)?;
+    let client = args.target.client(&settings)?;
     let mut body = json!({ "scope": args.scope.as_str(), "dry_run": args.dry_run });
     if let Some(priority) = args.priority {
         body["priority"] = json!(priority.name());
@@ -52,7 +52,7 @@ pub async fn run(settings: Settings, args: RegenerateArgs) -> anyhow::Result<Exi
 const NOT_RUNNING: &str = "not done; `mapx-embeddings` starts the service";
 
 pub async fn jobs(settings: Settings, args: RegenerationsArgs) -> anyhow::Result<ExitCode> {
-    let client = client(&settings, args.url)?;
+    let client = args.target.client(&settings)?;
     let json = args.json;
     let job: Value = match args.command {
         RegenerationsCommand::List => {
@@ -71,10 +71,6 @@ pub async fn jobs(settings: Settings, args: RegenerationsArgs) -> anyhow::Result
     .context(NOT_RUNNING)?;
     out::line(if json { serde_json::to_string_pretty(&job)? } else { describe(&job) })?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn client(settings: &Settings, url: Option<String>) -> anyhow::Result<Client> {
-    Client::new(&url.unwrap_or_else(|| format!("http://{}", settings.server.bind)))
 }
 
 fn path(job: i64) -> String {

@@ -3,6 +3,7 @@
 //! `config/default.toml` is both the documentation and the list of the keys that exist: a key that isn't
 //! in it stops the boot.
 
+pub mod auth;
 pub mod broker;
 pub mod embedder;
 mod layers;
@@ -12,16 +13,18 @@ pub mod secret;
 pub mod sections;
 pub mod traces;
 mod validate;
+pub mod words;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use auth::AuthSettings;
 use broker::BrokerSettings;
 use embedder::EmbedderSettings;
 use sections::{
-    AuthSettings, DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings,
-    SearchSettings, ServerSettings,
+    DatabaseSettings, LogSettings, MetricsSettings, QueueSettings, RegenerationSettings, SearchSettings,
+    ServerSettings,
 };
 use traces::TraceSettings;
 
@@ -190,6 +193,18 @@ mod tests {
             ("MAPX__EMBEDDER__RATE_WINDOW_MS", "0", "embedder.rate_window_ms"),
             ("MAPX__METRICS__BIND", "everywhere", "metrics.bind"),
             ("MAPX__METRICS__BIND", "0.0.0.0:9464", "metrics.bind"),
+            ("MAPX__AUTH__JWT_SECRET", "short", "auth.jwt_secret"),
+            ("MAPX__AUTH__JWKS_URL", "http://keys.example.org/jwks", "auth.jwks_url"),
+            ("MAPX__AUTH__JWKS_URL", "file:///etc/passwd", "auth.jwks_url"),
+            ("MAPX__AUTH__ADMIN_TOKEN", "guessed", "auth.admin_token"),
+            ("MAPX__AUTH__READ_TOKEN", "with a space in its middle", "auth.read_token"),
+            ("MAPX__AUTH__ADMIN_CLAIM", "admin", "auth.admin_claim"),
+            ("MAPX__AUTH__READ_CLAIM", "role=reader", "auth.read_claim"),
+            ("MAPX__AUTH__ANONYMOUS_READ", "true", "auth.anonymous_read"),
+            ("MAPX__AUTH__LEEWAY_SECONDS", "3600", "auth.leeway_seconds"),
+            ("MAPX__SERVER__CORS_ORIGINS", "*", "server.cors_origins"),
+            ("MAPX__SERVER__CORS_ORIGINS", "https://a.example, https://b.example/", "server.cors_origins"),
+            ("MAPX__SERVER__MAX_CONCURRENT_REQUESTS", "0", "server.max_concurrent_requests"),
             ("MAPX__EMBEDDER__THRESHOLD", "1.5", "embedder.threshold"),
             ("MAPX__LOG__LEVEL", "nonsense=loud", "log.level"),
             ("MAPX__DATABASE__SYNCHRONOUS", "never", "database.synchronous"),
@@ -199,6 +214,30 @@ mod tests {
             assert!(error.contains(key), "{name}={value}: {error}");
         }
         assert!(load(&[("MAPX__SERVER__BIND", "0.0.0.0:80"), ("MAPX__AUTH__ALLOW_INSECURE", "true")]).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_authentication_and_an_admin_token_alone_is_none() {
+        let everywhere = ("MAPX__SERVER__BIND", "0.0.0.0:80");
+        let secret = ("MAPX__AUTH__JWT_SECRET", "0123456789abcdef0123456789abcdef");
+        let token = ("MAPX__AUTH__ADMIN_TOKEN", "0123456789abcdef");
+        let error = load(&[everywhere, token]).unwrap_err();
+        assert!(error.contains("server.bind") && error.contains("auth.jwt_secret"), "{error}");
+        load(&[everywhere, secret]).unwrap();
+        load(&[("MAPX__METRICS__BIND", "0.0.0.0:9464"), ("MAPX__AUTH__METRICS_TOKEN", token.1)]).unwrap();
+        let error = load(&[token, ("MAPX__AUTH__READ_TOKEN", token.1)]).unwrap_err();
+        assert!(error.contains("auth.read_token: is the same as auth.admin_token"), "{error}");
+        assert!(!error.contains(token.1), "{error}");
+    }
+
+    #[test]
+    fn a_list_is_a_list_in_a_file_and_has_commas_in_a_variable() {
+        let of = |settings: Settings| settings.server.cors_origins.iter().map(str::to_owned).collect::<Vec<_>>();
+        let both = ["https://a.example", "http://localhost:5173"];
+        let file = load_file(r#"server.cors_origins = ["https://a.example", "http://localhost:5173"]"#).unwrap();
+        assert_eq!(of(file), both);
+        let variable = [("MAPX__SERVER__CORS_ORIGINS", "https://a.example, http://localhost:5173")];
+        assert_eq!(of(load(&variable).unwrap()), both);
     }
 
     #[test]
@@ -221,6 +260,11 @@ mod tests {
         assert!(!format!("{settings:?}").contains("sk-hidden"));
         let broker = [("MAPX__BROKER__URL", "amqp://u:hidden@broker"), ("MAPX__BROKER__PASSWORD", "hidden, too")];
         let settings = load(&broker).unwrap();
+        assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hidden"));
+        let tokens = ["JWT_SECRET", "ADMIN_TOKEN", "READ_TOKEN", "METRICS_TOKEN"];
+        let values =
+            tokens.map(|name| (format!("MAPX__AUTH__{name}"), format!("hidden-hidden-hidden-hidden-{name}")));
+        let settings = load(&values.each_ref().map(|(name, value)| (name.as_str(), value.as_str()))).unwrap();
         assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hidden"));
         let own = load(&[("OPENAI_API_KEY", "a"), ("MAPX__EMBEDDER__API_KEY", "007")]).unwrap();
         assert_eq!(own.embedder.api_key.expose(), "007");

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::LiveQueue;
 use super::secret::{Secret, ServerUrl};
+use super::words::Words;
 use crate::domain::backoff::Backoff;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +18,10 @@ pub struct ServerSettings {
     pub request_timeout_ms: u64,
     pub max_connections: usize,
     pub max_event_listeners: usize,
+    pub max_concurrent_requests: usize,
+    pub rate_limit_per_second: u32,
+    pub rate_limit_burst: u32,
+    pub cors_origins: Words,
 }
 
 impl ServerSettings {
@@ -161,10 +166,4 @@ impl MetricsSettings {
             .map(Some)
             .map_err(|_| format!("{:?} is no address and port, as 127.0.0.1:9464 is", self.bind))
     }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthSettings {
-    pub allow_insecure: bool,
 }

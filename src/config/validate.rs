@@ -3,9 +3,9 @@
 use super::embedder::EmbedderSettings;
 use super::live::LiveKey;
 use super::presets::Preset;
-use super::{Role, Settings, SettingsError};
+use super::{Role, Settings, SettingsError, auth};
 
-fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
+pub(super) fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
     Err(SettingsError::Invalid { key, problem: problem.into() })
 }
 
@@ -25,6 +25,9 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("server.request_timeout_ms", server.request_timeout_ms, 100, HOUR_MS)?;
     within("server.max_connections", server.max_connections as u64, 1, 1_000_000)?;
     within("server.max_event_listeners", server.max_event_listeners as u64, 0, 1_000_000)?;
+    within("server.max_concurrent_requests", server.max_concurrent_requests as u64, 1, 1_000_000)?;
+    within("server.rate_limit_per_second", server.rate_limit_per_second.into(), 0, 1_000_000)?;
+    within("server.rate_limit_burst", server.rate_limit_burst.into(), 0, 10_000_000)?;
     within("database.read_connections", database.read_connections.into(), 1, 256)?;
     within("broker.window", broker.window, 1, 10_000_000)?;
     for key in LiveKey::ALL {
@@ -59,7 +62,7 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
         refuse(key, problem)?;
     }
     embedder(settings)?;
-    exposure(settings)
+    auth::check(settings)
 }
 
 fn embedder(settings: &Settings) -> Result<(), SettingsError> {
@@ -90,32 +93,6 @@ pub(super) fn key(embedder: &EmbedderSettings, preset: &Preset) -> Result<(), Se
     }
     let (name, variables) = (preset.name, preset.key_variables.join(" or "));
     refuse("embedder.api_key", format!("is empty and {variables} isn't set; {name} answers nobody without a key"))
-}
-
-/// Without authentication, everyone who reaches the port is any user they like.
-fn exposure(settings: &Settings) -> Result<(), SettingsError> {
-    match settings.metrics.addr() {
-        Err(problem) => refuse("metrics.bind", problem)?,
-        Ok(Some(addr)) if !addr.ip().is_loopback() && !settings.auth.allow_insecure => refuse(
-            "metrics.bind",
-            format!(
-                "{addr} can be reached from other machines and asks nobody for a password; bind a loopback address, \
-                 or set auth.allow_insecure = true"
-            ),
-        )?,
-        Ok(_) => {}
-    }
-    if settings.server.bind.ip().is_loopback() || settings.auth.allow_insecure {
-        return Ok(());
-    }
-    refuse(
-        "server.bind",
-        format!(
-            "{} can be reached from other machines and this version has no authentication; bind a loopback address \
-             behind a proxy that sets x-user-id, or set auth.allow_insecure = true",
-            settings.server.bind
-        ),
-    )
 }
 
 /// What `role` needs.

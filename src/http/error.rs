@@ -1,10 +1,12 @@
 //! Errors as the API answers them. A status is chosen here and nowhere else.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::auth::TokenError;
 use crate::config::SettingsError;
 use crate::db::DbError;
 use crate::domain::fields::InvalidField;
@@ -20,6 +22,8 @@ pub struct ErrorBody {
     #[schema(example = "INVALID_FIELD")]
     pub error: String,
 }
+
+const CHALLENGE: &str = "Bearer realm=\"mapx-embeddings\"";
 
 /// Why a request isn't served, named by what the client does next.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,20 @@ pub enum ApiError {
     NoIdentity,
     #[error("only its author may do that")]
     Forbidden,
+    /// Send a token, or another one.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// Nothing helps: the caller isn't one who may.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// The field names somebody else than the token does.
+    #[error("{0} is not the user of the token")]
+    NotTheTokens(&'static str),
+    #[error("a web page of another site must not do that; server.cors_origins names those that may")]
+    CrossSite,
+    /// Slow down; the seconds after which it will be served again.
+    #[error("too many requests from this client; try again in {0} s")]
+    RateLimited(u64),
     #[error("{0} not found")]
     NotFound(&'static str),
     /// Something that is there forbids it; the message names it.
@@ -60,6 +78,11 @@ pub enum ApiError {
     /// Try again later.
     #[error("the service can't answer just now")]
     Unavailable,
+    /// Try again later: nobody can be asked whether the token is good.
+    #[error("{0}")]
+    KeysAway(String),
+    #[error("the service is busy with as many requests as it takes at once")]
+    Overloaded,
     #[error("internal error")]
     Internal,
 }
@@ -73,6 +96,11 @@ impl ApiError {
             Self::BrokenBody(_) => (StatusCode::BAD_REQUEST, "BROKEN_BODY"),
             Self::NoIdentity => (StatusCode::UNAUTHORIZED, "NO_IDENTITY"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
+            Self::NotAllowed(_) => (StatusCode::FORBIDDEN, "NOT_ALLOWED"),
+            Self::NotTheTokens(_) => (StatusCode::FORBIDDEN, "NOT_THE_TOKENS_USER"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "CROSS_SITE"),
+            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
             Self::NoRoute(_) => (StatusCode::NOT_FOUND, "NO_SUCH_ROUTE"),
@@ -81,7 +109,29 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
             Self::TooManyListeners(_) => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_LISTENERS"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Self::KeysAway(_) => (StatusCode::SERVICE_UNAVAILABLE, "KEYS_AWAY"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
+        }
+    }
+
+    /// The header that goes with the status.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            // RFC 6750, section 3: what to send.
+            Self::Unauthenticated(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
+            Self::RateLimited(seconds) => Some((RETRY_AFTER, (*seconds).into())),
+            Self::Overloaded | Self::KeysAway(_) => Some((RETRY_AFTER, 1.into())),
+            _ => None,
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Refused(_) => Self::Unauthenticated(error.to_string()),
+            TokenError::KeysAway => Self::KeysAway(error.to_string()),
         }
     }
 }
@@ -108,6 +158,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.parts();
         let body = ErrorBody { success: false, message: self.to_string(), error: code.to_owned() };
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        response.headers_mut().extend(self.header());
+        response
     }
 }

@@ -1,13 +1,17 @@
 //! The HTTP room: parse, call, shape. It knows no broker, no relay and no worker: a save is done when the
 //! database has it.
 
+pub mod access;
 mod body;
 mod dead_filter;
+mod described;
 mod error;
 mod events;
 mod identity;
 mod layers;
+mod limits;
 mod ndjson;
+pub mod origins;
 mod params;
 mod routes;
 mod server;

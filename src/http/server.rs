@@ -3,6 +3,7 @@
 //! Not `axum::serve`: that has no limit on connections and waits for ever for a request's head, so that a
 //! few thousand clients that send nothing would use up the file descriptors.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -20,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::limits::Peer;
 use super::stall::Impatient;
 use crate::config::sections::ServerSettings;
 
@@ -76,16 +79,16 @@ impl Server {
                 permit = self.connections.clone().acquire_owned() => permit,
                 () = shutdown.cancelled() => break,
             };
-            let stream = tokio::select! {
-                accepted = self.listener.accept() => accepted.map(|(stream, _)| stream),
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
                 () = shutdown.cancelled() => break,
             };
-            let (Ok(permit), Ok(stream)) = (permit, stream) else {
+            let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let io = io_of(stream, self.write_timeout);
-            let connection = builder.serve_connection(io, service(self.router.clone())).into_owned();
+            let connection = builder.serve_connection(io, service(self.router.clone(), peer)).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
                 // A client that hangs up half-way is its own affair.
@@ -108,9 +111,16 @@ fn io_of(stream: TcpStream, write_timeout: Duration) -> TokioIo<Impatient<TcpStr
     TokioIo::new(Impatient::new(stream, write_timeout))
 }
 
-type Service = TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request>>;
-
-fn service(router: Router) -> Service {
-    let to_body: fn(Request<Incoming>) -> Request = |request| request.map(axum::body::Body::new);
-    TowerToHyperService::new(router.map_request(to_body))
+/// The routes, which see the other end of the connection as an extension.
+fn service(
+    router: Router,
+    peer: SocketAddr,
+) -> TowerToHyperService<
+    impl tower::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send,
+> {
+    TowerToHyperService::new(router.map_request(move |request: Request<Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        request
+    }))
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::events::Events;
 use super::routes::StatusSource;
+use super::limits::Limits;
+use super::origins::Origins;
+use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
 use crate::db::Db;
@@ -27,6 +30,9 @@ pub struct AppState {
     pub database: Arc<str>,
     /// This process's own, which live values may stand in for.
     pub queue: QueueSettings,
+    pub auth: Arc<Authenticator>,
+    pub limits: Arc<Limits>,
+    pub origins: Arc<Origins>,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -37,6 +43,7 @@ impl AppState {
         search: Arc<Search>,
         regenerations: Arc<Regenerations>,
         metrics: Metrics,
+        auth: Arc<Authenticator>,
         settings: &Settings,
     ) -> Self {
         let provider: Arc<str> = settings.embedder.provider_name().into();
@@ -58,6 +65,9 @@ impl AppState {
             broker,
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             queue: settings.queue.clone(),
+            auth,
+            limits: Arc::new(Limits::new(&settings.server)),
+            origins: Arc::new(Origins::new(settings.server.cors_origins.clone())),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

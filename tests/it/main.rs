@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that it links once.
 
 mod adoption;
+mod auth;
 mod backlog;
 mod broker_conformance;
 mod broker_properties;

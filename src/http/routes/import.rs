@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::db::DbError;
 use crate::domain::body;
@@ -43,7 +42,7 @@ pub struct RefusedLine {
 
 struct Import {
     state: AppState,
-    acting: Option<Uuid>,
+    acting: Acting,
     /// With the numbers of their lines.
     drafts: Vec<(u64, Draft)>,
     counts: ImportBody,
@@ -68,8 +67,7 @@ pub async fn import(
     body: Body,
 ) -> Result<impl IntoResponse, ApiError> {
     let (limit, patience) = (state.body_limit, state.timeout);
-    let mut import =
-        Import { state, acting: acting.0, drafts: Vec::with_capacity(BATCH), counts: ImportBody::default() };
+    let mut import = Import { state, acting, drafts: Vec::with_capacity(BATCH), counts: ImportBody::default() };
     let mut lines = Lines::new(limit);
     let mut stream = body.into_data_stream();
     while let Some(chunk) = next_chunk(&mut stream, patience).await? {
@@ -98,7 +96,9 @@ impl Import {
 
     fn read(&self, line: &Line) -> Result<Draft, ApiError> {
         let text = line.text.as_ref().ok_or(ApiError::TooLarge(self.state.body_limit))?;
-        Ok(body::draft(parse(text)?, self.acting, self.state.db.model().dimensions)?)
+        let body = parse(text)?;
+        let author = self.acting.author_of_line(&body)?;
+        Ok(body::draft(body, author, self.state.db.model().dimensions)?)
     }
 
     fn refuse(&mut self, line: u64, message: String) {

@@ -19,7 +19,10 @@ mod regenerations;
 mod search;
 mod users;
 
+use std::sync::Arc;
+
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::routing::get;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -28,8 +31,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::layers;
 use super::state::AppState;
+use super::{access, described, layers, limits, origins};
+use crate::auth::Authenticator;
 use crate::metrics::Metrics;
 pub use queue::StatusSource;
 
@@ -38,7 +42,8 @@ pub use queue::StatusSource;
     info(
         title = "mapx-embeddings",
         description = "Recommendations that are found by meaning. A save answers at once; its embedding follows in \
-                       the background. The acting user is the header x-user-id, else the body's user_id."
+                       the background. With authentication the acting user is the token's, else the header x-user-id, else \
+                       the body's user_id."
     ),
     components(schemas(super::error::ErrorBody))
 )]
@@ -85,27 +90,57 @@ fn documented() -> OpenApiRouter<AppState> {
 
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    described::complete(documented().into_openapi())
 }
 
 /// What a process without the API tells: that it runs, and its metrics.
-pub fn metrics_router(metrics: Metrics) -> Router {
+pub fn metrics_router(metrics: Metrics, auth: Arc<Authenticator>) -> Router {
+    let tell = async move |headers: HeaderMap| {
+        access::guard_metrics(&auth, &headers).await?;
+        Ok::<_, ApiError>(metrics::answer(&metrics).await)
+    };
     Router::new()
-        .route("/metrics", get(async move || metrics::answer(&metrics).await))
+        .route("/metrics", get(tell))
         .route("/health/live", get(health::live))
         .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(middleware::from_fn(origins::headers))
 }
 
 /// All routes with their layers.
 pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
-    router
+    let router = router
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
-        .method_not_allowed_fallback(async |request: Request| {
-            ApiError::MethodNotAllowed(request.method().to_string())
-        })
+        // The last is the first that a request passes.
+        .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .layer(middleware::from_fn_with_state(state.clone(), layers::time_limit))
-        .layer(CatchPanicLayer::custom(layers::panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), layers::log))
-        .with_state(state)
+        .layer(middleware::from_fn_with_state(state.clone(), limits::turn))
+        .layer(CatchPanicLayer::custom(layers::panicked));
+    let router = match state.origins.layer() {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(middleware::from_fn(origins::headers)).layer(middleware::from_fn_with_state(state.clone(), layers::log)).with_state(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::access::{Access, TABLE};
+
+    #[test]
+    fn the_table_of_who_may_do_what_has_every_route_and_no_other() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let described: BTreeSet<(String, &str)> = paths
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().keys().map(move |m| (m.to_uppercase(), path.as_str()))
+            })
+            .collect();
+        let rows = TABLE.iter().filter(|(_, _, access)| *access != Access::Page);
+        let listed: BTreeSet<(String, &str)> = rows.map(|(method, path, _)| (method.to_string(), *path)).collect();
+        let differences: Vec<_> = described.symmetric_difference(&listed).collect();
+        assert!(differences.is_empty(), "in the table or in the description, and not in both: {differences:?}");
+    }
 }

@@ -18,6 +18,7 @@ use crate::domain::intake::Pauses;
 use crate::domain::priority::Priority;
 use crate::domain::usage::Usage;
 use crate::http::error::ApiError;
+use crate::http::identity::Acting;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 use crate::metrics::Metrics;
@@ -201,12 +202,19 @@ pub struct WorkerBody {
 }
 
 /// Queue status
+///
+/// With authentication the processes, and what the provider costs, are shown to whoever may see everything.
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/status", tag = "queue",
     responses((status = 200, description = "What waits, what runs, what failed", body = Envelope<QueueStatusBody>))
 )]
-pub async fn status(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    Ok(Envelope::new(state.status.look().await?, "Queue status"))
+pub async fn status(State(state): State<AppState>, acting: Acting) -> Result<impl IntoResponse, ApiError> {
+    let mut body = state.status.look().await?;
+    if !acting.watches() {
+        body.workers.clear();
+        body.provider.usage = None;
+    }
+    Ok(Envelope::new(body, "Queue status"))
 }
 
 /// Where the status is read. Cheap to clone.

@@ -34,7 +34,8 @@ pub async fn save(
     traced: Traced,
     JsonBody(body): JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut draft = body::draft(body, acting.0, state.db.model().dimensions)?;
+    let author = acting.author(&body)?;
+    let mut draft = body::draft(body, author, state.db.model().dimensions)?;
     draft.trace = traced.0;
     let saved = state.db.save(draft).await?;
     let message = "Recommendation saved successfully";
