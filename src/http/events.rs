@@ -377,7 +377,7 @@ mod tests {
         let event = |n: usize| Event {
             kind: EventKind::Ready,
             recommendation_id: n as i64,
-            content_version: 1,
+            content_version: Some(1),
             at_ms: 0,
             took_ms: Some(5),
             error: None,

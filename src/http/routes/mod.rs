@@ -1,6 +1,7 @@
 //! The routes, one file an idea.
 
 mod audit;
+mod dashboard;
 mod dead_letters;
 mod dead_orders;
 mod docs;
@@ -100,6 +101,7 @@ pub fn metrics_router(metrics: Metrics) -> Router {
 pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     router
+        .merge(dashboard::routes())
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
         .method_not_allowed_fallback(async |request: Request| {
             ApiError::MethodNotAllowed(request.method().to_string())
