@@ -80,12 +80,12 @@ impl Chronicle {
 
     /// A save or an edit that asked for a vector, or brought its own.
     pub(super) fn note_saved(&self, saved: &Saved, content_version: Option<i64>) {
-        let (kind, at_ms) = match saved.status {
-            EmbeddingStatus::Ready => (EventKind::Ready, Utc::now().timestamp_millis()),
-            _ => (EventKind::Queued, Utc::now().timestamp_millis()),
+        let (kind, took_ms) = match saved.status {
+            EmbeddingStatus::Ready => (EventKind::Ready, Some(0)),
+            _ => (EventKind::Queued, None),
         };
-        let event =
-            Event { kind, recommendation_id: saved.id, content_version, at_ms, took_ms: None, error: None };
+        let at_ms = Utc::now().timestamp_millis();
+        let event = Event { kind, recommendation_id: saved.id, content_version, at_ms, took_ms, error: None };
         self.lock().page.note(event);
     }
 

@@ -84,7 +84,12 @@ export function follow(on) {
           const data = field("data: ");
           if (data === undefined) continue;
           last = field("id: ") ?? last;
-          on.message(field("event: "), JSON.parse(data));
+          try {
+            on.message(field("event: "), JSON.parse(data));
+          } catch (bug) {
+            // Of the page, not of the connection.
+            console.error(bug);
+          }
         }
       }
     } finally {

@@ -33,6 +33,8 @@ class Panel {
     this.again = false;
     this.timer = 0;
     this.open = false;
+    // There is nothing to ask for.
+    this.done = false;
   }
 
   // At most one request at a time.
@@ -44,7 +46,7 @@ class Panel {
     clearTimeout(this.timer);
     this.asking = true;
     try {
-      if (!document.hidden && !refused) await this.ask(this);
+      if (!document.hidden && !refused && !this.done) await this.ask(this);
     } catch (problem) {
       if (problem.status === 401 || problem.status === 403) wantToken(problem);
     }
@@ -66,7 +68,9 @@ const panels = {
     const jobs = await refreshJobs();
     panel.open = jobs.some((job) => job.state === "running");
   }),
-  hooks: new Panel(15000, refreshHooks),
+  hooks: new Panel(15000, async (panel) => {
+    panel.done = !(await refreshHooks());
+  }),
   // While there is no stream.
   status: new Panel(2000, async () => {
     if (!live && lostAt !== null) {

@@ -19,7 +19,7 @@ function nice(most) {
 export function chart(figure, title, series, format) {
   const read = el("span", { class: "read" });
   const keys = series.length > 1 ? series.map((one) => el("span", { class: `key ${one.style}`, text: one.name })) : [];
-  const caption = el("figcaption", { class: "caption" }, el("span", {}, el("span", { class: "name", text: title }), ...keys), read);
+  const caption = el("figcaption", { class: "caption" }, el("span", { class: "name", text: title }), el("span", {}, ...keys), read);
   const canvas = svg("svg", { class: "chart", role: "img", tabindex: "0" });
   figure.replaceChildren(caption, canvas);
   let times = [];
@@ -48,9 +48,9 @@ export function chart(figure, title, series, format) {
       label.textContent = share === 0 ? "0" : format(most * share);
       parts.push(label);
     }
-    const quarter = Math.max(1, Math.round((times.length - 1) / 4));
-    for (let n = 0; n < times.length; n += quarter) {
-      const anchor = n === 0 ? "start" : n + quarter > times.length - 1 ? "end" : "middle";
+    const last = times.length - 1;
+    for (const [share, anchor] of last > 0 ? [[0, "start"], [1 / 3, "middle"], [2 / 3, "middle"], [1, "end"]] : []) {
+      const n = Math.round(last * share);
       const label = svg("text", { x: x(n), y: HEIGHT - 3, "text-anchor": anchor });
       label.textContent = at(times[n]);
       parts.push(label);
@@ -65,17 +65,17 @@ export function chart(figure, title, series, format) {
           const from = bars > 1 ? sums[n] : 0;
           sums[n] = from + value;
           const top = Math.max(TOP, y(Math.min(most, from + value)));
-          parts.push(svg("rect", { class: `bar ${one.style}`, x: x(n) - thick / 2, width: thick, y: top, height: Math.max(1.5, y(from) - top) }));
+          parts.push(svg("rect", { class: `column ${one.style}`, x: x(n) - thick / 2, width: thick, y: top, height: Math.max(1.5, y(from) - top) }));
         });
         return;
       }
       let line = "";
       let begun = null;
-      let last = null;
+      let end = null;
       let area = "";
       values[s].forEach((value, n) => {
         if (value === null) {
-          if (begun !== null) area += `L${x(last)} ${y(0)}L${x(begun)} ${y(0)}Z`;
+          if (begun !== null) area += `L${x(end)} ${y(0)}L${x(begun)} ${y(0)}Z`;
           begun = null;
           return;
         }
@@ -85,9 +85,9 @@ export function chart(figure, title, series, format) {
         // One alone would be no line.
         if (begun === null && (values[s][n + 1] ?? null) === null) line += `h0.01`;
         begun ??= n;
-        last = n;
+        end = n;
       });
-      if (begun !== null) area += `L${x(last)} ${y(0)}L${x(begun)} ${y(0)}Z`;
+      if (begun !== null) area += `L${x(end)} ${y(0)}L${x(begun)} ${y(0)}Z`;
       if (one.kind === "area" && area) parts.push(svg("path", { class: `area ${one.style}`, d: area }));
       if (line) parts.push(svg("path", { class: `line ${one.style}`, d: line }));
     });

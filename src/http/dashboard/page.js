@@ -41,7 +41,7 @@ export function pill(node, kind, text) {
 
 // Rows that keep their elements, and so the focus, for as long as there is something with their key.
 export function keyed(container, items, keyOf, create, update, empty) {
-  const rows = (container.rows ??= new Map());
+  const rows = (container.keyed ??= new Map());
   const wanted = new Set(items.map(keyOf));
   for (const [key, row] of rows) {
     if (!wanted.has(key)) {
@@ -138,7 +138,7 @@ export function ago(moment) {
   return `${seconds < 60 ? `${Math.floor(seconds)} s` : span(seconds).replace(/ min.*/, " min")} ago`;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 export const at = (moment) => clock.format(new Date(moment));
 

@@ -1,7 +1,7 @@
 // What waits, what was done, and what the provider is like.
 
 import { chart, fill } from "./charts.js";
-import { $, action, ago, brief, count, dollars, el, keyed, learnClock, many, millis, percent, pill, rate, row, say, show, span } from "./page.js";
+import { $, action, ago, brief, count, dollars, el, keyed, learnClock, many, millis, now, percent, pill, rate, row, say, show, span } from "./page.js";
 import { post, queue } from "./api.js";
 
 const LANES = [["high", "edits"], ["normal", "saves"], ["low", "imports, regenerations"]];
@@ -103,7 +103,7 @@ function rungs(status) {
   };
   const update = (line, rung) => {
     say(line.head, `${many(rung.tasks, "task")} after ${many(rung.attempts, "failed attempt")}`);
-    const seconds = rung.nextAt ? (new Date(rung.nextAt) - Date.now()) / 1000 : null;
+    const seconds = rung.nextAt ? (new Date(rung.nextAt) - now()) / 1000 : null;
     say(line.note, seconds === null || seconds <= 0 ? "the first is due" : `the first again in ${span(seconds)}`);
   };
   keyed($("rungs"), status.retryRungs, (rung) => rung.attempts, create, update, () =>
@@ -121,7 +121,7 @@ function provider(status) {
   if (one.ok) pill("provider-state", "good", breaker ? "breaker closed" : "in this process");
   else pill("provider-state", breaker === "half-open" ? "warn" : "bad", breaker ? `breaker ${breaker}` : "away");
   show("provider-error", !one.ok);
-  if (!one.ok) say("provider-error", `${one.error}${one.breaker?.since ? ` (since ${span((Date.now() - new Date(one.breaker.since)) / 1000)})` : ""}`);
+  if (!one.ok) say("provider-error", `${one.error}${one.breaker?.since ? ` (since ${span((now() - new Date(one.breaker.since)) / 1000)})` : ""}`);
   const facts = [["Kind", one.kind, status.model]];
   if (one.limits) {
     for (const kind of ["requests", "tokens"]) {
@@ -129,8 +129,8 @@ function provider(status) {
       facts.push([`${kind === "requests" ? "Requests" : "Tokens"} left`, limit === null ? "no limit known" : `${count(left)} of ${count(limit)}`, "", limit && [left, limit]]);
     }
   }
-  if (one.waitingUntil && new Date(one.waitingUntil) > Date.now()) {
-    facts.push(["Asked to wait", span((new Date(one.waitingUntil) - Date.now()) / 1000), "by the provider"]);
+  if (one.waitingUntil && new Date(one.waitingUntil) > now()) {
+    facts.push(["Asked to wait", span((new Date(one.waitingUntil) - now()) / 1000), "by the provider"]);
   }
   if (recent) {
     const { hour, five } = recent;

@@ -157,11 +157,18 @@ function updateJob(line, item) {
 // --- Activity
 
 const seen = new Map();
+let regenerated = 0;
 const KINDS = { queued: ["warn", "waiting"], ready: ["good", "ready"], failed: ["bad", "given up"] };
 
 export function happened(kind, event) {
   const id = event.recommendation_id;
   const known = seen.get(id);
+  // Of a regeneration: nobody waits for it, and there may be thousands.
+  if (kind === "ready" && event.took_ms === null && !known) {
+    regenerated += 1;
+    say("activity-note", `saves and edits as they become ready; ${count(regenerated)} more of regenerations`);
+    return;
+  }
   seen.delete(id);
   seen.set(id, { id, kind, event, at: event.at });
   while (seen.size > 60) seen.delete(seen.keys().next().value);
@@ -199,6 +206,7 @@ drawActivity();
 // The list, or the items of a page.
 const items = (data) => (Array.isArray(data) ? data : (data?.items ?? data?.webhooks ?? data?.deliveries ?? []));
 
+// False where there are none to be seen.
 export async function refreshHooks() {
   let endpoints;
   try {
@@ -207,7 +215,7 @@ export async function refreshHooks() {
     // A service without webhooks, or somebody who may not see them.
     if (problem.status !== 404 && problem.status !== 403) throw problem;
     show("hooks-card", false);
-    return;
+    return false;
   }
   show("hooks-card", true);
   const shown = endpoints.slice(0, 10);
@@ -226,6 +234,7 @@ export async function refreshHooks() {
     say(line.code, `${code ?? "–"}${took === null || took === undefined ? "" : `, ${millis(took)}`}`);
     when(line.at, last.at ?? delivery.updated_at ?? delivery.created_at ?? null);
   }, () => emptyRow(5, "Nothing was delivered yet."));
+  return true;
 }
 
 // --- Search
