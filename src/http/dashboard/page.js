@@ -195,13 +195,15 @@ export function notice(text, bad) {
 export function action(label, act, danger) {
   const button = el("button", { type: "button", class: danger ? "danger" : undefined, text: label });
   button.addEventListener("click", async () => {
-    button.disabled = true;
+    // Not `disabled`: that would take the focus from whoever came by keyboard.
+    if (button.ariaBusy === "true") return;
+    button.ariaBusy = "true";
     try {
       await act(button);
     } catch (problem) {
       notice(problem.message, true);
     } finally {
-      button.disabled = false;
+      button.ariaBusy = "false";
     }
   });
   return button;

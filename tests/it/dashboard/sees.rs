@@ -1,5 +1,6 @@
 //! What it shows, as it happens.
 
+use mapx_embeddings::config::Settings;
 use serde_json::json;
 
 use super::{DESKTOP, dashboard};
@@ -35,7 +36,7 @@ async fn a_save_appears_and_moves_to_ready() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_is_said_and_mended() {
-    let (_provider, app) = promises::remote(|_| {}).await;
+    let (provider, app) = promises::remote(|_| {}).await;
     let id = app.save_text("before").await;
     app.embedding_is(id, "ready").await;
     let browser = dashboard(&app, DESKTOP).await;
@@ -43,12 +44,13 @@ async fn a_lost_connection_is_said_and_mended() {
     app.stop().await;
     browser.says("#connection", "Connection lost").await;
     browser.until("!document.getElementById('lost').hidden && document.body.classList.contains('stale')").await;
-    let app = TestApp::over(data, |settings| settings.server.bind = address.parse().expect("an address"), None).await;
+    let bind = |settings: &mut Settings| settings.server.bind = address.parse().expect("an address");
+    let app = promises::remote_over(data, &provider, bind).await;
     browser.says("#connection", "Live").await;
     browser.until("document.getElementById('lost').hidden && !document.body.classList.contains('stale')").await;
     // Live again, and not only so called.
     let id = app.save_text("after").await;
-    browser.says(&format!("#activity [data-id='{id}']"), "waiting").await;
+    browser.says(&format!("#activity [data-id='{id}']"), "ready").await;
     app.stop().await;
 }
 

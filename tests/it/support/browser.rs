@@ -103,11 +103,6 @@ impl Browser {
         self.until(&expression).await;
     }
 
-    pub async fn text(&self, selector: &str) -> String {
-        let script = format!("return document.querySelector({})?.textContent ?? ''", json!(selector));
-        self.run(&script).await.as_str().expect("text").to_owned()
-    }
-
     /// Clicks as a person does: what is hidden or covered can't be clicked.
     pub async fn click(&self, selector: &str) {
         self.until(&format!("document.querySelector({})", json!(selector))).await;
