@@ -102,7 +102,21 @@ impl App {
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
-        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, events, addr, role, window, grace })
+        Ok(Self {
+            db,
+            broker,
+            relay,
+            worker,
+            reporter,
+            search,
+            regenerations,
+            server,
+            events,
+            addr,
+            role,
+            window,
+            grace,
+        })
     }
 
     /// Where the API listens; with port 0 the port that was taken.

@@ -34,8 +34,7 @@ impl Db {
     /// at `high` unless the patch says otherwise.
     pub async fn update(&self, id: i64, acting: Uuid, patch: Patch) -> Result<Changed<Saved>, DbError> {
         let (model, brought) = (self.model().clone(), patch.embedding.is_some());
-        let changed =
-            self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await?;
+        let changed = self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await?;
         if let Changed::Done(saved) = &changed
             && (brought || saved.status != EmbeddingStatus::Ready)
         {

@@ -99,7 +99,15 @@ impl Events {
     /// For at most `limit` listeners at once.
     pub fn new(source: StatusSource, limit: usize) -> Self {
         let (hub, looking) = (Mutex::default(), watch::Sender::new(false));
-        Self { db: source.db.clone(), source, hub, limit, came: Notify::new(), looking, closed: CancellationToken::new() }
+        Self {
+            db: source.db.clone(),
+            source,
+            hub,
+            limit,
+            came: Notify::new(),
+            looking,
+            closed: CancellationToken::new(),
+        }
     }
 
     /// Looks and tells until `shutdown`, which ends all streams: nobody waits for those to be finished.
@@ -118,7 +126,8 @@ impl Events {
             }
             let mut told = Told::default();
             let cursor = self.db.journal_end().await;
-            let Ok(mut cursor) = cursor.inspect_err(|error| tracing::debug!(%error, "no events can be told")) else {
+            let Ok(mut cursor) = cursor.inspect_err(|error| tracing::debug!(%error, "no events can be told"))
+            else {
                 sleep(TICK).await;
                 continue;
             };

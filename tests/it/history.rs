@@ -126,7 +126,10 @@ async fn the_status_tells_the_rungs_and_the_age_of_each_lane() {
         (rungs != json!([])).then_some(rungs)
     })
     .await;
-    assert_eq!((rungs.as_array().map(Vec::len), &rungs[0]["attempts"], &rungs[0]["tasks"]), (Some(1), &json!(1), &json!(1)));
+    assert_eq!(
+        (rungs.as_array().map(Vec::len), &rungs[0]["attempts"], &rungs[0]["tasks"]),
+        (Some(1), &json!(1), &json!(1))
+    );
     assert!(rungs[0]["nextAt"].is_string());
     provider.always(Behaviour::Hold);
     app.save_text("held").await;

@@ -41,7 +41,10 @@ pub async fn events(State(state): State<AppState>, headers: HeaderMap) -> Result
     };
     let stream = state.events.listen(last).await?;
     // nginx would hold back what it gets otherwise.
-    let headers =
-        [(CONTENT_TYPE.as_str(), "text/event-stream"), (CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
+    let headers = [
+        (CONTENT_TYPE.as_str(), "text/event-stream"),
+        (CACHE_CONTROL.as_str(), "no-store"),
+        ("x-accel-buffering", "no"),
+    ];
     Ok((headers, Body::from_stream(stream)).into_response())
 }

@@ -31,8 +31,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::layers;
 use super::state::AppState;
-pub use queue::StatusSource;
 use crate::metrics::Metrics;
+pub use queue::StatusSource;
 
 #[derive(OpenApi)]
 #[openapi(

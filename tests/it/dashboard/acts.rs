@@ -135,10 +135,7 @@ async fn a_lane_is_paused_and_resumed() {
     browser.says(normal, "Resume").await;
     browser.says("#lanes tr:nth-child(2)", "by dashboard").await;
     browser.click(normal).await;
-    eventually("it is served again", async || {
-        app.queue().await["paused"]["normal"].is_null().then_some(())
-    })
-    .await;
+    eventually("it is served again", async || app.queue().await["paused"]["normal"].is_null().then_some(())).await;
     browser.says(normal, "Pause").await;
     app.stop().await;
 }

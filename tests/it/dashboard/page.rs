@@ -69,9 +69,8 @@ async fn every_file_comes_with_a_strict_policy_and_none_from_elsewhere() {
         assert_eq!(header("x-content-type-options"), "nosniff");
         let text = response.text().await.expect("text");
         let addresses = text.split("http").skip(1).map(|rest| format!("http{}", &rest[..rest.len().min(30)]));
-        let outside: Vec<String> = addresses
-            .filter(|address| address.contains("://") && !address.contains("www.w3.org"))
-            .collect();
+        let outside: Vec<String> =
+            addresses.filter(|address| address.contains("://") && !address.contains("www.w3.org")).collect();
         assert_eq!(outside, Vec::<String>::new(), "{path}");
         assert!(!text.contains("innerHTML") && !text.contains(" style=") && !text.contains("onclick="), "{path}");
     }

@@ -29,7 +29,9 @@ async fn a_save_appears_and_moves_to_ready() {
     browser.says("#coverage .current b", "2").await;
     browser.says("#tile-covered", "100 %").await;
     // And in the history.
-    browser.until("document.querySelector('#chart-throughput svg').getAttribute('aria-label').includes('at most')").await;
+    browser
+        .until("document.querySelector('#chart-throughput svg').getAttribute('aria-label').includes('at most')")
+        .await;
     browser.until("!document.querySelector('#tile-latency').textContent.startsWith('–')").await;
     app.stop().await;
 }
@@ -70,7 +72,9 @@ async fn what_the_provider_is_like_is_told() {
     browser.says("#provider", "of 600").await;
     browser.says("#provider", "Failed calls1 ").await;
     browser.says("#provider", "p50 ").await;
-    browser.until("/Today[\\d,]+ tokens, \\$0\\.0[1-9]/.test(document.getElementById('provider').textContent)").await;
+    browser
+        .until("/Today[\\d,]+ tokens, \\$0\\.0[1-9]/.test(document.getElementById('provider').textContent)")
+        .await;
     provider.always(Behaviour::status(401, "no such key"));
     app.save_text("another").await;
     browser.says("#provider-state", "breaker open").await;

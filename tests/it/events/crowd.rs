@@ -76,7 +76,10 @@ async fn two_thousand_listeners_are_in_no_savers_way() {
     let [(a50, a99), (b50, b99)] = [&without, &with].map(|took| (quantile(took, 0.5), quantile(took, 0.99)));
     let read = (counted.load(Ordering::Relaxed) >> 16) / LISTENERS;
     println!("saves without listeners: p50 {a50:.2} ms, p99 {a99:.2} ms");
-    println!("with {LISTENERS}: p50 {b50:.2} ms, p99 {b99:.2} ms ({:.2} of it); each was sent {read} bytes", b99 / a99);
+    println!(
+        "with {LISTENERS}: p50 {b50:.2} ms, p99 {b99:.2} ms ({:.2} of it); each was sent {read} bytes",
+        b99 / a99
+    );
     assert!(b99 < a99 * 3.0 + 20.0, "p99 {b99:.1} ms with and {a99:.1} ms without them");
     crowd.shutdown().await;
     app.stop().await;

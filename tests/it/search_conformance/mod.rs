@@ -147,7 +147,10 @@ impl Shelf {
     async fn finish(&self, id: i64, version: i64, embedding: Embedding) -> bool {
         let task = EmbedTask { recommendation_id: id, content_version: version, target: Target::Current };
         let made = Made::Vector { embedding, hash: format!("hash of {id}"), parts: 1 };
-        self.db.finish(vec![Finished { task, made, enqueued_at: None, regenerated: false }]).await.expect("finished")[0]
+        self.db
+            .finish(vec![Finished { task, made, enqueued_at: None, regenerated: false }])
+            .await
+            .expect("finished")[0]
     }
 
     /// A statement beside the program.

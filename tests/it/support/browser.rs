@@ -99,7 +99,8 @@ impl Browser {
 
     /// Waits until the text of this element has these words.
     pub async fn says(&self, selector: &str, words: &str) {
-        let expression = format!("document.querySelector({})?.textContent.includes({})", json!(selector), json!(words));
+        let expression =
+            format!("document.querySelector({})?.textContent.includes({})", json!(selector), json!(words));
         self.until(&expression).await;
     }
 
@@ -113,9 +114,9 @@ impl Browser {
 
     /// Presses keys, one after the other; special ones by their code points in the protocol.
     pub async fn press(&self, keys: &str) {
-        let presses = keys.chars().flat_map(|key| {
-            ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key.to_string() }))
-        });
+        let presses = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key.to_string() })));
         let presses: Vec<Value> = presses.collect();
         let actions = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] });
         self.post("actions", actions).await;
@@ -135,10 +136,8 @@ impl Browser {
         let entries = entries.as_array().expect("entries").iter().filter_map(|entry| entry["message"].as_str());
         let messages = entries.filter_map(|text| serde_json::from_str::<Value>(text).ok());
         let sent = messages.filter(|message| message["message"]["method"] == "Network.requestWillBeSent");
-        sent.filter_map(|message| {
-            message["message"]["params"]["request"]["url"].as_str().map(str::to_owned)
-        })
-        .collect()
+        sent.filter_map(|message| message["message"]["params"]["request"]["url"].as_str().map(str::to_owned))
+            .collect()
     }
 
     async fn devtools(&self, name: &str, parameters: Value) -> Value {
