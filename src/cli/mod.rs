@@ -10,6 +10,7 @@ mod out;
 mod regenerate;
 mod search;
 mod service;
+mod sparkline;
 mod status;
 mod table;
 mod target;

@@ -7,13 +7,17 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::StatusArgs;
 use super::intake;
 use super::out;
+use super::sparkline::{bar as drawn, sparkline};
+use super::{StatusArgs, client::Client};
 use crate::config::Settings;
 use crate::shutdown;
 
 pub const STATUS: &str = "/api/recommendations/embedding-queue/status";
+const HISTORY: &str = "/api/recommendations/embedding-queue/history?minutes=60&step=60";
+/// Characters of a lane's bar.
+const BAR: usize = 40;
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -30,7 +34,7 @@ pub async fn run(settings: Settings, args: StatusArgs) -> anyhow::Result<ExitCod
     while !stop.is_cancelled() {
         let status = ask().await?;
         match &bar {
-            Some(bar) => show(bar, &status),
+            Some(bar) => show(bar, &status, history(&client).await.as_ref()),
             None => out::line(&status)?,
         }
         let _ = tokio::time::timeout(WATCH, stop.cancelled()).await;
@@ -47,10 +51,51 @@ fn watch_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-fn show(bar: &ProgressBar, status: &Value) {
+fn show(bar: &ProgressBar, status: &Value, history: Option<&Value>) {
     bar.set_length(number(&status["recommendations"]));
     bar.set_position(number(&status["embedded"]));
-    bar.set_message(describe(status));
+    let hour = history.map(last_hour).unwrap_or_default();
+    bar.set_message(format!("{}\n{}\n{hour}", describe(status), lanes(status)));
+}
+
+/// A service of an older version has none.
+async fn history(client: &Client) -> Option<Value> {
+    client.get(HISTORY).await.ok()
+}
+
+/// A bar for each lane, the deepest at full length.
+fn lanes(status: &Value) -> String {
+    let depth = |lane: &str| number(&status["byPriority"][lane]);
+    let names = ["high", "normal", "low"];
+    let most = names.map(depth).into_iter().max().unwrap_or(0).max(1) as f64;
+    let line = |lane: &str| {
+        let age = status["oldestByPriority"][lane].as_f64();
+        let oldest = age.map_or(String::new(), |age| format!(", oldest {age:.1} s"));
+        format!("{lane:<14} {} {}{oldest}", drawn(depth(lane) as f64 / most, BAR), depth(lane))
+    };
+    format!("\n{}", names.map(line).join("\n"))
+}
+
+/// A character a minute. The number before it is that of the last minute that is over.
+fn last_hour(history: &Value) -> String {
+    let points = history["points"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let over = points.len().saturating_sub(1);
+    let line = |name: &str, of: &dyn Fn(&Value) -> Option<f64>, told: &dyn Fn(f64) -> String| {
+        let values: Vec<Option<f64>> = points.iter().map(of).collect();
+        let last = values[..over].last().copied().flatten().map_or("-".to_owned(), told);
+        format!("{name:<9} {last:>8} {}", sparkline(&values))
+    };
+    let sum = |point: &Value, names: &[&str]| Some(names.iter().map(|name| number(&point[*name]) as f64).sum());
+    let count = |value: f64| format!("{value:.0}");
+    let seconds = |ms: f64| if ms < 1e3 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1e3) };
+    [
+        "the last hour, a minute each".to_owned(),
+        line("ready", &|point| sum(point, &["ready"]), &count),
+        line("errors", &|point| sum(point, &["failed", "retried"]), &count),
+        line("refused", &|point| sum(point, &["refused"]), &count),
+        line("p95", &|point| point["latency_p95_ms"].as_f64(), &seconds),
+    ]
+    .join("\n")
 }
 
 pub fn number(value: &Value) -> u64 {
@@ -109,4 +154,37 @@ pub fn describe(status: &Value) -> String {
         ));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_deepest_lane_has_the_longest_bar() {
+        let status = json!({
+            "byPriority": { "high": 0, "normal": 5, "low": 10 },
+            "oldestByPriority": { "high": null, "normal": 1.25, "low": 60 },
+        });
+        let text = lanes(&status);
+        let lines: Vec<&str> = text.trim().lines().collect();
+        assert_eq!(lines[0], "high            0");
+        assert_eq!(lines[1], format!("normal         {} 5, oldest 1.2 s", "█".repeat(BAR / 2)));
+        assert_eq!(lines[2], format!("low            {} 10, oldest 60.0 s", "█".repeat(BAR)));
+    }
+
+    #[test]
+    fn each_minute_is_a_character() {
+        let point = |ready: u64, p95: Value| json!({ "ready": ready, "failed": 0, "retried": 1, "refused": 0, "latency_p95_ms": p95 });
+        let history =
+            json!({ "points": [point(0, Value::Null), point(40, json!(1_500.0)), point(20, json!(750.0))] });
+        let text = last_hour(&history);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "ready           40 ▁█▅");
+        assert_eq!(lines[2], "errors           1 ███");
+        assert_eq!(lines[4], "p95          1.5 s  █▅");
+        assert_eq!(last_hour(&json!({})).lines().count(), 5);
+    }
 }

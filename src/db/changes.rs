@@ -34,8 +34,14 @@ impl Db {
     /// Applies `patch` for `acting`. A change of the embedded text makes a new version, which is enqueued
     /// at `high` unless the patch says otherwise.
     pub async fn update(&self, id: i64, acting: Uuid, patch: Patch) -> Result<Changed<Saved>, DbError> {
-        let model = self.model().clone();
-        self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await
+        let (model, brought) = (self.model().clone(), patch.embedding.is_some());
+        let changed = self.write(move |tx| update_in(tx, id, acting, patch.clone(), model.clone()).boxed()).await?;
+        if let Changed::Done(saved) = &changed
+            && (brought || saved.status != EmbeddingStatus::Ready)
+        {
+            self.chronicle().note_saved(saved, None);
+        }
+        Ok(changed)
     }
 
     /// Deletes the row, its task and its vector; in tables of a program that keeps such rows, it is marked.

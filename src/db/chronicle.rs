@@ -10,10 +10,11 @@ use std::time::Duration;
 use chrono::Utc;
 
 use super::embeddings::Finished;
+use super::recommendations::Saved;
 use super::tasks::{BrokerDeath, FailedAttempt};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::history::{Amounts, Measure};
-use crate::domain::status::TaskState;
+use crate::domain::status::{EmbeddingStatus, TaskState};
 use crate::domain::task::EmbedTask;
 
 /// Events of a kind between two writes; beyond that they are only counted. Nobody reads five hundred lines a second.
@@ -77,6 +78,17 @@ impl Chronicle {
         }
     }
 
+    /// A save or an edit that asked for a vector, or brought its own.
+    pub(super) fn note_saved(&self, saved: &Saved, content_version: Option<i64>) {
+        let (kind, took_ms) = match saved.status {
+            EmbeddingStatus::Ready => (EventKind::Ready, Some(0)),
+            _ => (EventKind::Queued, None),
+        };
+        let at_ms = Utc::now().timestamp_millis();
+        let event = Event { kind, recommendation_id: saved.id, content_version, at_ms, took_ms, error: None };
+        self.lock().page.note(event);
+    }
+
     /// Of the failed attempts those that were about the current version.
     pub(super) fn note_failures(&self, failures: &[FailedAttempt], current: &[bool]) {
         let now = Utc::now().timestamp_millis();
@@ -130,7 +142,7 @@ impl Noted {
 
 fn event(kind: EventKind, task: EmbedTask, at_ms: i64) -> Event {
     let EmbedTask { recommendation_id, content_version, .. } = task;
-    Event { kind, recommendation_id, content_version, at_ms, took_ms: None, error: None }
+    Event { kind, recommendation_id, content_version: Some(content_version), at_ms, took_ms: None, error: None }
 }
 
 #[cfg(test)]

@@ -45,10 +45,12 @@ struct Resolved {
 impl Db {
     /// Saves one recommendation; its embedding follows at `normal` priority unless the draft says otherwise.
     pub async fn save(&self, draft: Draft) -> Result<Saved, DbError> {
-        match &self.writes {
-            Writes::SideBySide { saver, .. } => saver.save(draft).await,
-            Writes::InTurn(_) => saver::only(self.save_all(vec![draft], Priority::Normal).await?),
-        }
+        let saved = match &self.writes {
+            Writes::SideBySide { saver, .. } => saver.save(draft).await?,
+            Writes::InTurn(_) => saver::only(self.save_all(vec![draft], Priority::Normal).await?)?,
+        };
+        self.chronicle().note_saved(&saved, Some(1));
+        Ok(saved)
     }
 
     /// Saves all or none; the answers are in the order of the drafts.

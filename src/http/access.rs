@@ -41,7 +41,7 @@ pub enum Access {
     Operate,
 }
 
-use Access::{Act, Import, Metrics, Operate, Own, Probe, Public, Read, SignedIn, Watch};
+use Access::{Act, Import, Metrics, Operate, Own, Page, Probe, Public, Read, SignedIn, Watch};
 
 /// Every route. `GET` stands for `HEAD` too.
 pub const TABLE: &[(Method, &str, Access)] = &[
@@ -85,6 +85,14 @@ pub const TABLE: &[(Method, &str, Access)] = &[
     (Method::GET, "/health/ready", Probe),
     (Method::GET, "/metrics", Metrics),
     (Method::GET, "/openapi.json", Public),
+    (Method::GET, "/dashboard", Page),
+    (Method::GET, "/dashboard/style.css", Page),
+    (Method::GET, "/dashboard/app.js", Page),
+    (Method::GET, "/dashboard/api.js", Page),
+    (Method::GET, "/dashboard/charts.js", Page),
+    (Method::GET, "/dashboard/page.js", Page),
+    (Method::GET, "/dashboard/queue.js", Page),
+    (Method::GET, "/dashboard/work.js", Page),
 ];
 
 const NO_TOKEN: &str = "a token is needed: send the header authorization: Bearer TOKEN";

@@ -13,7 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::error::ApiError;
 use crate::config::words::Words;
 
-/// Of our HTML pages: what they load comes from this service, as files of their own (no inline scripts or styles),
+/// Of our HTML pages: whatever a text in a recommendation or an error says, what they load comes from this service, as files of their own (no inline scripts or styles),
 /// nobody frames them, and they send nothing elsewhere.
 pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -46,7 +46,7 @@ impl Origins {
         // Without credentials: a page sends its token itself, no browser does it for it.
         let layer = CorsLayer::new()
             .allow_origin(origins)
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-user-id")])
             .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE])
             .max_age(std::time::Duration::from_secs(600));

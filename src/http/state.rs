@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::Events;
-use super::routes::StatusSource;
 use super::limits::Limits;
 use super::origins::Origins;
+use super::routes::StatusSource;
 use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;

@@ -9,6 +9,7 @@ mod calibration;
 mod chaos;
 mod contract;
 mod control;
+mod dashboard;
 mod embedder;
 mod events;
 mod healthcheck;

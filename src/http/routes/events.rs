@@ -14,9 +14,9 @@ use crate::http::state::AppState;
 
 /// Live events
 ///
-/// Server-sent events: `status` (the queue's status, at most twice a second and only when it has changed), and `ready`
-/// and `failed` for each embedding that the queue made or gave up, by any process. Beyond some hundred in half a second
-/// they are only counted: `skipped`, with a `count` that is null where nobody knows. A comment each fifteen seconds
+/// Server-sent events: `status` (the queue's status, at most twice a second and only when it has changed), `ready` and
+/// `failed` for each embedding that is made or given up, by any process, and `queued` for a save or an edit that asks
+/// for one. Beyond some hundred in half a second they are only counted: `skipped`, with a `count` that is null where nobody knows. A comment each fifteen seconds
 /// says that the connection lives. Whoever reads more slowly than things happen is disconnected; with the header
 /// `last-event-id` the events since then are told first, up to ten minutes of them. After such a gap one that was told
 /// before may come again.

@@ -1,6 +1,7 @@
 //! The routes, one file an idea.
 
 mod audit;
+mod dashboard;
 mod dead_letters;
 mod dead_orders;
 mod docs;
@@ -110,6 +111,7 @@ pub fn metrics_router(metrics: Metrics, auth: Arc<Authenticator>) -> Router {
 pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     let router = router
+        .merge(dashboard::routes())
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
         // The last is the first that a request passes.
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
@@ -120,7 +122,10 @@ pub fn router(state: AppState) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(middleware::from_fn(origins::headers)).layer(middleware::from_fn_with_state(state.clone(), layers::log)).with_state(state)
+    router
+        .layer(middleware::from_fn(origins::headers))
+        .layer(middleware::from_fn_with_state(state.clone(), layers::log))
+        .with_state(state)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use super::{API, CONFIG, IMPORT, REGENERATE, SAVE, SEARCH, body, path_of, words}
 use crate::support::app::{Answer, TestApp, user};
 
 const QUEUE: &str = "/api/recommendations/embedding-queue";
+const EVENTS: &str = "/api/recommendations/embedding-queue/events";
+const HISTORY: &str = "/api/recommendations/embedding-queue/history";
+const COVERAGE: &str = "/api/recommendations/embedding-queue/coverage";
 const REPLAY: &str = "/api/recommendations/embedding-queue/dead-letters/replay";
 const DISCARD: &str = "/api/recommendations/embedding-queue/dead-letters/discard";
 const PAUSE: &str = "/api/recommendations/embedding-queue/pause";
@@ -42,6 +45,9 @@ async fn every_route_is_described() {
         ("/api/recommendations/embedding-queue/workers/{id}/drain", &["post"]),
         ("/api/recommendations/embedding-queue/workers/{id}/undrain", &["post"]),
         ("/api/recommendations/embedding-queue/status", &["get"]),
+        ("/api/recommendations/embedding-queue/events", &["get"]),
+        ("/api/recommendations/embedding-queue/history", &["get"]),
+        ("/api/recommendations/embedding-queue/coverage", &["get"]),
         ("/api/recommendations/import", &["post"]),
         ("/api/recommendations/place/google/{google_place_id}", &["get"]),
         ("/api/recommendations/place/{place_id}", &["get"]),
@@ -145,6 +151,10 @@ async fn every_answer_is_as_its_schema_says() {
             "/api/recommendations/embedding-queue/status",
             app.get(&format!("{API}/embedding-queue/status"), mine).await,
         ),
+        ("get", HISTORY, app.get(HISTORY, None).await),
+        ("get", HISTORY, app.get(&format!("{HISTORY}?minutes=0"), None).await),
+        ("get", COVERAGE, app.get(COVERAGE, None).await),
+        ("get", EVENTS, app.send(app.request(reqwest::Method::GET, EVENTS).header("last-event-id", "x")).await),
         ("get", CONFIG, app.get(CONFIG, None).await),
         ("put", CONFIG, app.put(CONFIG, None, &json!({ "max_concurrent": 4 })).await),
         ("get", CONFIG, app.get(CONFIG, None).await),

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod browser;
 pub mod data;
 pub mod hidden_limit;
 pub mod listener;

@@ -5,25 +5,26 @@
 //! of a save. Each reads from a ring that its cohort shares; who is a whole ring behind is dropped. Nothing is kept for
 //! anybody.
 
+mod wire;
+
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use chrono::DateTime;
 use futures_util::{Stream, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use wire::Position;
+use wire::{render, skipped};
+
 use super::error::ApiError;
 use super::routes::StatusSource;
-use crate::db::journal::Entry;
 use crate::db::{Db, DbError};
-use crate::domain::event::Event;
-use crate::domain::fields::InvalidField;
 
 /// How often to look, and so how often a listener is sent anything.
 const TICK: Duration = Duration::from_millis(500);
@@ -37,33 +38,10 @@ const RING: usize = 16;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What only says how late it is (a heartbeat, an age) is sent no more often than this.
 const AGES: Duration = Duration::from_secs(3);
-/// Events in a tick; beyond that they are only counted.
-const MOST: usize = 400;
 /// Entries of the journal in a tick, and in what a listener has missed.
 const ENTRIES: u64 = 200;
 /// The longest wait for the first look.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-
-/// Where a listener left off: an entry of the journal, and the event in it; the last one where none is named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    entry: i64,
-    event: Option<usize>,
-}
-
-impl Position {
-    /// Reads the header `last-event-id`.
-    pub fn parse(text: &str) -> Result<Self, InvalidField> {
-        let (entry, event) = match text.split_once('.') {
-            Some((entry, event)) => (entry.parse(), event.parse().map(Some)),
-            None => (text.parse(), Ok(None)),
-        };
-        match (entry, event) {
-            (Ok(entry), Ok(event)) if entry >= 0 => Ok(Self { entry, event }),
-            _ => Err(InvalidField::new("last-event-id", "must be the id of an event of this stream")),
-        }
-    }
-}
 
 /// What is sent at once.
 #[derive(Debug, Default)]
@@ -334,97 +312,11 @@ fn without_ages(status: &Value) -> Value {
     bare
 }
 
-/// Each entry as it is sent: its events after `from`, and how many were skipped.
-fn render(entries: &[Entry], from: Option<Position>) -> Vec<(i64, Bytes)> {
-    let mut room = MOST;
-    let mut rendered = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let begin = match from {
-            Some(Position { entry: id, event: None }) if id == entry.id => continue,
-            Some(Position { entry: id, event: Some(event) }) if id == entry.id => event.saturating_add(1),
-            _ => 0,
-        };
-        let events = entry.events.iter().enumerate().skip(begin);
-        let mut text = String::new();
-        for (n, event) in events.clone().take(room) {
-            text.push_str(&message(entry.id, n, event));
-        }
-        let left = events.count();
-        let skipped_now = entry.skipped + left.saturating_sub(room) as u64;
-        room = room.saturating_sub(left);
-        let mut bytes = text.into_bytes();
-        if skipped_now > 0 {
-            bytes.extend(skipped(entry.id, Some(skipped_now)));
-        }
-        rendered.push((entry.id, bytes.into()));
-    }
-    rendered
-}
-
-fn message(entry: i64, n: usize, event: &Event) -> String {
-    let data = json!({
-        "recommendation_id": event.recommendation_id,
-        "content_version": event.content_version,
-        "at": DateTime::from_timestamp_millis(event.at_ms),
-        "took_ms": event.took_ms,
-        "error": event.error,
-    });
-    format!("id: {entry}.{n}\nevent: {}\ndata: {data}\n\n", event.kind.as_str())
-}
-
-/// So many events are not told; `None` where nobody knows how many.
-fn skipped(entry: i64, count: Option<u64>) -> Vec<u8> {
-    format!("id: {entry}\nevent: skipped\ndata: {}\n\n", json!({ "count": count })).into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::domain::event::EventKind;
-
-    fn entry(id: i64, events: usize, skipped: u64) -> Entry {
-        let event = |n: usize| Event {
-            kind: EventKind::Ready,
-            recommendation_id: n as i64,
-            content_version: 1,
-            at_ms: 0,
-            took_ms: Some(5),
-            error: None,
-        };
-        Entry { id, skipped, events: (0..events).map(event).collect() }
-    }
-
-    fn text(rendered: &[(i64, Bytes)]) -> String {
-        rendered.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
-    }
-
-    #[test]
-    fn a_position_is_read_back_and_nothing_else_is() {
-        assert_eq!(Position::parse("12.3"), Ok(Position { entry: 12, event: Some(3) }));
-        assert_eq!(Position::parse("12"), Ok(Position { entry: 12, event: None }));
-        for bad in ["", "x", "1.x", "-1", "1.-1", "1.2.3"] {
-            assert!(Position::parse(bad).unwrap_err().to_string().starts_with("last-event-id"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn what_is_resumed_begins_after_the_last_event() {
-        let entries = [entry(12, 3, 0), entry(13, 1, 0)];
-        let after = |last| {
-            let text = text(&render(&entries, Position::parse(last).ok()));
-            text.lines().filter_map(|line| line.strip_prefix("id: ").map(str::to_owned)).collect::<Vec<_>>()
-        };
-        assert_eq!(after("12.1"), ["12.2", "13.0"]);
-        assert_eq!(after("12"), ["13.0"]);
-        assert_eq!(after("11"), ["12.0", "12.1", "12.2", "13.0"]);
-    }
-
-    #[test]
-    fn what_there_is_no_room_for_is_counted() {
-        let text = text(&render(&[entry(1, MOST - 1, 0), entry(2, 5, 7)], None));
-        assert_eq!(text.matches("event: ready").count(), MOST);
-        assert!(text.ends_with("id: 2\nevent: skipped\ndata: {\"count\":11}\n\n"), "{text}");
-    }
 
     #[test]
     fn a_status_that_only_grew_older_is_no_news_at_once() {
