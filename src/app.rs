@@ -8,16 +8,18 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::on_demand::OnDemand;
 use crate::broker::rabbitmq::RabbitBroker;
 use crate::broker::topology::Topology;
+use crate::broker::{Broker, Unavailable};
 use crate::budget::{self, DatabaseBudget};
 use crate::config::embedder::Provider;
 use crate::config::sections::ServerSettings;
 use crate::config::{Role, Settings, SettingsError, presets};
 use crate::db::regenerations::CaughtUp;
 use crate::db::{Db, ModelSpec};
+use crate::domain::backoff::Backoff;
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::{Meter, Metered};
 use crate::embedder::{self, Embedder};
@@ -25,9 +27,10 @@ use crate::heartbeat::{self, Reporter};
 use crate::http::{AppState, Server, metrics_router, router};
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
-use crate::relay::Relay;
+use crate::relay::{Relay, WebhookRelay};
 use crate::search::Search;
-use crate::worker::Worker;
+use crate::webhook::Sender;
+use crate::worker::{Courier, Worker};
 
 /// Pause before a part that panicked is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -41,6 +44,7 @@ pub struct App {
     reporter: Arc<Reporter>,
     search: Arc<Search>,
     regenerations: Arc<Regenerations>,
+    webhooks: Webhooks,
     /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
     addr: SocketAddr,
@@ -87,7 +91,8 @@ impl App {
             &settings.queue,
             id.clone(),
         );
-        let worker = Arc::new(worker);
+        let webhooks = Webhooks::build(&settings, role, &db, id.clone())?;
+        let worker = Arc::new(worker.with_courier(webhooks.courier.clone()));
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
         let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
@@ -97,7 +102,21 @@ impl App {
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
-        Ok(Self { db, broker, relay, worker, reporter, search, regenerations, server, addr, role, window, grace })
+        Ok(Self {
+            db,
+            broker,
+            relay,
+            worker,
+            reporter,
+            search,
+            regenerations,
+            webhooks,
+            server,
+            addr,
+            role,
+            window,
+            grace,
+        })
     }
 
     /// Where the API listens; with port 0 the port that was taken.
@@ -130,6 +149,7 @@ impl App {
     pub async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         if self.role != Role::Worker {
             self.relay.recover().await?;
+            self.webhooks.relay.recover().await?;
         }
         let model = self.db.model().id.clone();
         if self.role != Role::Worker {
@@ -148,6 +168,7 @@ impl App {
         };
         let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
         let regenerations = self.regenerations;
+        let (webhook_relay, courier) = (self.webhooks.relay, self.webhooks.courier);
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
@@ -162,6 +183,14 @@ impl App {
                 let regenerations = regenerations.clone();
                 Box::pin(async move { regenerations.run(stop).await })
             }),
+            supervise("webhook relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
+                let relay = webhook_relay.clone();
+                Box::pin(async move { relay.run(stop).await })
+            }),
+            supervise("courier", self.role != Role::Serve, shutdown.clone(), move |stop| {
+                let courier = courier.clone();
+                Box::pin(async move { courier.run(stop).await })
+            }),
             supervise("worker", self.role != Role::Serve, shutdown, move |stop| {
                 let worker = worker.clone();
                 Box::pin(async move { worker.run(stop).await })
@@ -169,6 +198,7 @@ impl App {
         );
         drained.cancel();
         let _ = reporting.await;
+        self.webhooks.broker.close().await;
         self.broker.close().await;
         self.db.close().await;
         tracing::info!("stopped");
@@ -221,9 +251,36 @@ async fn listen(
     Ok(Some(bound))
 }
 
+/// What tells others of what happens here.
+struct Webhooks {
+    broker: Arc<OnDemand>,
+    relay: Arc<WebhookRelay>,
+    courier: Arc<Courier>,
+}
+
+impl Webhooks {
+    /// They go through a broker of their own on the same server, under the prefix `PREFIX.webhooks`.
+    fn build(settings: &Settings, role: Role, db: &Db, process: Arc<str>) -> anyhow::Result<Self> {
+        let of_broker = settings.clone();
+        let broker = Arc::new(OnDemand::new(move || {
+            // No rungs: the waits are long, and kept in the ledger.
+            let never = Backoff::new(Duration::ZERO, Duration::ZERO, 0);
+            let topology = Topology::new(&format!("{}.webhooks", of_broker.broker.prefix), &never);
+            broker_of(&of_broker, role, topology).map_err(|error| Unavailable(format!("{error:#}")))
+        }));
+        let sender = Sender::new(&settings.webhook)?;
+        let relay = Arc::new(WebhookRelay::new(db.clone(), broker.clone(), settings));
+        let courier = Arc::new(Courier::new(db.clone(), broker.clone(), sender, settings, process));
+        Ok(Self { broker, relay, courier })
+    }
+}
+
 /// The broker that `broker.url` names.
 fn broker(settings: &Settings, role: Role) -> anyhow::Result<Arc<dyn Broker>> {
-    let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
+    broker_of(settings, role, Topology::new(&settings.broker.prefix, &settings.queue.backoff()))
+}
+
+fn broker_of(settings: &Settings, role: Role, topology: Topology) -> anyhow::Result<Arc<dyn Broker>> {
     let server = settings.broker.server();
     let server = server.map_err(|problem| SettingsError::Invalid { key: "broker.url", problem })?;
     Ok(match server {

@@ -21,4 +21,5 @@ mod relay;
 pub mod search;
 pub mod shutdown;
 pub mod telemetry;
+mod webhook;
 mod worker;

@@ -22,14 +22,15 @@ const ROOMS: &[(&str, &str)] = &[
     ("metrics", "domain db"),
     ("search", "domain config db embedder"),
     ("regeneration", "domain config db embedder"),
-    ("http", "domain config db metrics search regeneration"),
+    ("webhook", "domain config"),
+    ("http", "domain config db metrics search regeneration webhook"),
     ("relay", "domain config db broker"),
-    ("worker", "domain config busy db broker embedder"),
+    ("worker", "domain config busy db broker embedder webhook"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
         "app",
-        "domain config shutdown telemetry db broker embedder budget metrics search regeneration http relay worker heartbeat",
+        "domain config shutdown telemetry db broker embedder budget metrics search regeneration webhook http relay worker heartbeat",
     ),
     ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
@@ -43,7 +44,8 @@ const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("lapin", "broker"),
     ("model2vec_rs", "embedder"),
-    ("reqwest", "embedder cli"),
+    ("reqwest", "embedder webhook cli"),
+    ("standardwebhooks", "webhook"),
     ("axum", "http"),
     ("hyper", "http"),
     ("hyper_util", "http"),
@@ -56,7 +58,7 @@ const HOMES: &[(&str, &str)] = &[
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
     (
         "tokio",
-        "shutdown busy db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+        "shutdown busy db broker embedder metrics search regeneration webhook http relay worker heartbeat app cli main",
     ),
 ];
 

@@ -31,7 +31,8 @@ const STEPS: &[Step] = steps![
     "0005_embedding_cache",
     "0006_provider_usage",
     "0007_operations",
-    "0008_regenerations"
+    "0008_regenerations",
+    "0009_webhooks"
 ];
 
 impl MigrationName for &'static Step {
@@ -148,6 +149,9 @@ mod tests {
             "regenerations",
             "regeneration_items",
             "regeneration_texts",
+            "webhook_endpoints",
+            "webhook_deliveries",
+            "webhook_attempts",
         ];
         for step in STEPS {
             for table in tables {

@@ -37,6 +37,7 @@ pub mod tasks;
 mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 pub mod workers;
 mod write_back;
 mod writer;
@@ -79,6 +80,7 @@ pub struct Db {
     finishing: Arc<Combiner<Finished, bool>>,
     counter: Arc<Counter>,
     cache: Arc<cache::Bound>,
+    listeners: webhooks::Listeners,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::attempts::{self, FailureClass, NewAttempt};
+use super::webhooks::{Dead, tell_dead};
 use super::{Db, DbError, Tx, sql};
 use crate::domain::dead_letter::error_group;
 use crate::domain::priority::Priority;
@@ -138,6 +139,15 @@ impl FailedAttempt {
     }
 }
 
+impl FailedAttempt {
+    /// What those are told who want to know of it.
+    fn dead(&self) -> Option<Dead> {
+        let class = self.made.as_ref().map_or(FailureClass::Permanent, |made| made.class);
+        let attempts = self.attempts.into();
+        (self.state == TaskState::Dead).then_some(Dead { task: self.task, attempts, class })
+    }
+}
+
 impl BrokerDeath {
     fn row(&self, attempt: i32, now: DateTime<Utc>) -> NewAttempt {
         let (task, error, class) = (self.task, self.reason.clone(), FailureClass::Broker);
@@ -198,7 +208,7 @@ impl Db {
                     not_before = $7, updated_at = $8, error_group = $9, discarded_at = NULL, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
-                let (mut current, mut made) = (Vec::with_capacity(failures.len()), Vec::new());
+                let (mut current, mut made, mut dead) = (Vec::with_capacity(failures.len()), Vec::new(), Vec::new());
                 for failure in failures.iter() {
                     let now = sql::now();
                     let values: [Value; 9] = [
@@ -214,9 +224,11 @@ impl Db {
                     ];
                     let is_current = sql::execute(tx.conn(), update, values).await?.rows_affected() > 0;
                     made.extend(failure.row(now).filter(|_| is_current));
+                    dead.extend(failure.dead().filter(|_| is_current));
                     current.push(is_current);
                 }
                 attempts::note(tx, made).await?;
+                tell_dead(tx, &dead).await?;
                 Ok(current)
             }
             .boxed()
@@ -238,7 +250,7 @@ impl Db {
                     error_group = $7, discarded_at = NULL, attempts = attempts + 1 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
                     AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6 RETURNING attempts";
-                let (mut recorded, mut made) = (Vec::with_capacity(dead.len()), Vec::new());
+                let (mut recorded, mut made, mut told) = (Vec::with_capacity(dead.len()), Vec::new(), Vec::new());
                 for letter in dead.iter() {
                     let now = sql::now();
                     let values: [Value; 7] = [
@@ -252,9 +264,15 @@ impl Db {
                     ];
                     let attempt = sql::scalar::<i32>(tx.conn(), update, values).await?;
                     made.extend(attempt.map(|attempt| letter.row(attempt, now)));
+                    told.extend(attempt.map(|attempt| Dead {
+                        task: letter.task,
+                        attempts: attempt.into(),
+                        class: FailureClass::Broker,
+                    }));
                     recorded.push(attempt.is_some());
                 }
                 attempts::note(tx, made).await?;
+                tell_dead(tx, &told).await?;
                 Ok(recorded)
             }
             .boxed()

@@ -18,3 +18,4 @@ pub mod status;
 pub mod task;
 pub mod text;
 pub mod usage;
+pub mod webhook;
