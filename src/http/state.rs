@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
+use crate::config::webhook::WebhookSettings;
 use crate::db::Db;
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
@@ -23,6 +24,7 @@ pub struct AppState {
     pub database: Arc<str>,
     /// This process's own, which live values may stand in for.
     pub queue: QueueSettings,
+    pub webhook: WebhookSettings,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -44,6 +46,7 @@ impl AppState {
             broker: if settings.broker.is_embedded() { "embedded".into() } else { "rabbitmq".into() },
             database: if settings.database.is_postgres() { "postgres".into() } else { "sqlite".into() },
             queue: settings.queue.clone(),
+            webhook: settings.webhook.clone(),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }
