@@ -77,7 +77,10 @@ fn webhook(webhook: &WebhookSettings) -> Result<(), SettingsError> {
     }
     let (days, longest) = (webhook.retention_days, schedule.iter().sum::<u64>());
     if days * 24 * HOUR_MS <= longest {
-        refuse("webhook.retention_days", format!("{days} is less than the waits of webhook.retry_schedule_ms take"))?;
+        refuse(
+            "webhook.retention_days",
+            format!("{days} is less than the waits of webhook.retry_schedule_ms take"),
+        )?;
     }
     Ok(())
 }

@@ -59,7 +59,9 @@ fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Er
             let text = text.trim().trim_start_matches('[').trim_end_matches(']');
             let numbers = text.split(',').map(str::trim).filter(|number| !number.is_empty());
             numbers
-                .map(|number| number.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(number), &self)))
+                .map(|number| {
+                    number.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(number), &self))
+                })
                 .collect()
         }
 

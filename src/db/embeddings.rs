@@ -203,7 +203,9 @@ impl Db {
                 let tasks: Vec<EmbedTask> = finished.iter().map(|f| f.task).collect();
                 let current = store(tx, &model, &finished).await?;
                 if listeners.may_be() {
-                    let ready = current.iter().map(|(id, content_version)| Ready { id: *id, content_version: *content_version });
+                    let ready = current
+                        .iter()
+                        .map(|(id, content_version)| Ready { id: *id, content_version: *content_version });
                     tell_ready(tx, &model.id, &ready.collect::<Vec<_>>()).await?;
                 }
                 let current: HashSet<(i64, i64)> = current.into_iter().collect();

@@ -208,7 +208,8 @@ impl Db {
                     not_before = $7, updated_at = $8, error_group = $9, discarded_at = NULL, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
-                let (mut current, mut made, mut dead) = (Vec::with_capacity(failures.len()), Vec::new(), Vec::new());
+                let (mut current, mut made, mut dead) =
+                    (Vec::with_capacity(failures.len()), Vec::new(), Vec::new());
                 for failure in failures.iter() {
                     let now = sql::now();
                     let values: [Value; 9] = [

@@ -116,9 +116,8 @@ async fn store(pooled: &Pooled, model: &ModelSpec, made: &Columns) -> Result<Vec
 }
 
 async fn keep(pooled: &Pooled, model: &ModelSpec, unchanged: &Columns) -> Result<Vec<(i64, i64)>, DbError> {
-    let query = || {
-        sqlx::query(UNCHANGED).bind(&unchanged.ids).bind(&unchanged.versions).bind(&*model.id).bind(sql::now())
-    };
+    let query =
+        || sqlx::query(UNCHANGED).bind(&unchanged.ids).bind(&unchanged.versions).bind(&*model.id).bind(sql::now());
     settled(pooled, query).await
 }
 

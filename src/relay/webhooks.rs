@@ -20,11 +20,7 @@ use crate::domain::priority::Priority;
 
 /// While endpoints are busy, how soon to look again whether they have made room.
 const BUSY_POLL: Duration = Duration::from_millis(20);
-/// How often to look for deliveries that the broker has lost.
-const LOST_CHECK: Duration = Duration::from_secs(5);
-/// Beyond the time that a request may take, what isn't heard of with an empty broker is lost after this.
-const LOST: Duration = Duration::from_secs(30);
-/// With messages in the broker it may only wait its turn.
+/// While the broker has messages, what isn't heard of may only wait its turn: it is lost after this.
 const LOST_IN_A_QUEUE: Duration = Duration::from_secs(10 * 60);
 /// How often to look for what has been kept for long enough, and how many steps to do then.
 const FORGET: Duration = Duration::from_secs(30);
@@ -36,7 +32,10 @@ pub struct WebhookRelay {
     /// Deliveries of an endpoint with the broker at most.
     at_once: usize,
     poll: Duration,
-    timeout: Duration,
+    /// How often to look for deliveries that the broker has lost.
+    reconcile_every: Duration,
+    /// With an empty broker, what isn't heard of is lost after this.
+    lost_after: Duration,
     retention: Duration,
     durability: Durability,
 }
@@ -48,7 +47,9 @@ impl WebhookRelay {
             broker,
             at_once: settings.webhook.max_concurrent_per_endpoint,
             poll: Duration::from_millis(settings.queue.poll_interval_ms),
-            timeout: settings.webhook.timeout(),
+            reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
+            lost_after: Duration::from_millis(settings.queue.reconcile_interval_ms)
+                + settings.webhook.timeout() * 2,
             retention: settings.webhook.retention(),
             durability: if settings.broker.is_embedded() { Durability::Process } else { Durability::Disk },
         }
@@ -94,7 +95,7 @@ impl WebhookRelay {
 
     /// Returns how many were handed over.
     async fn turn(&self, checked: &mut Instant, forgot: &mut Instant) -> Result<usize, RelayError> {
-        if checked.elapsed() >= LOST_CHECK {
+        if checked.elapsed() >= self.reconcile_every {
             *checked = Instant::now();
             self.release_lost().await?;
         }
@@ -139,8 +140,8 @@ impl WebhookRelay {
         }
         let depths = self.broker.get()?.depths().await?;
         let empty = depths.ready.iter().sum::<u64>() + depths.retrying == 0;
-        let patience = self.timeout * 2 + if empty { LOST } else { LOST_IN_A_QUEUE };
-        let released = self.db.release_deliveries(Utc::now() - patience).await?;
+        let lost_after = if empty { self.lost_after } else { self.lost_after.max(LOST_IN_A_QUEUE) };
+        let released = self.db.release_deliveries(Utc::now() - lost_after).await?;
         if released > 0 {
             tracing::warn!(deliveries = released, "the broker has lost webhooks; they are handed over again");
         }

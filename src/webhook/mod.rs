@@ -202,7 +202,9 @@ mod tests {
     #[tokio::test]
     async fn an_address_inside_is_refused_whether_it_is_written_or_looked_up() {
         let sender = sender(false);
-        for url in ["http://127.0.0.1:1/?key=hidden", "http://[::1]:1/", "http://2130706433/", "http://localhost:1/"] {
+        for url in
+            ["http://127.0.0.1:1/?key=hidden", "http://[::1]:1/", "http://2130706433/", "http://localhost:1/"]
+        {
             let error = told(&sender, url).await;
             assert!(error.contains("loopback") && error.contains("allow_private"), "{url}: {error}");
             assert!(!error.contains("hidden"), "{error}");
@@ -222,7 +224,8 @@ mod tests {
         let other = secret::generate();
         let payload = r#"{"email":"test@example.com","username":"test_user"}"#;
         let secrets = [other, known];
-        let outgoing = Outgoing { url: "", event_id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", payload, secrets: &secrets };
+        let outgoing =
+            Outgoing { url: "", event_id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", payload, secrets: &secrets };
         let signatures = signatures(&outgoing, 1_649_367_553).unwrap();
         let all: Vec<&str> = signatures.split(' ').collect();
         assert_eq!((all.len(), all[1]), (2, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="));

@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn one_address_inside_is_enough() {
-        let addresses = |text: &[&str]| text.iter().map(|a| SocketAddr::new(a.parse().unwrap(), 0)).collect::<Vec<_>>();
+        let addresses =
+            |text: &[&str]| text.iter().map(|a| SocketAddr::new(a.parse().unwrap(), 0)).collect::<Vec<_>>();
         assert_eq!(public(addresses(&["8.8.8.8", "2606:4700::1"])).unwrap().len(), 2);
         for inside in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:192.168.0.1", "fd00::1"] {
             assert!(public(addresses(&["8.8.8.8", inside])).is_err(), "{inside}");

@@ -174,7 +174,10 @@ impl Courier {
         if tokio::time::timeout(self.grace, finish).await.is_err() {
             let left = requests.len();
             requests.shutdown().await;
-            tracing::warn!(requests = left, "webhooks were not answered within the grace time; they are sent again");
+            tracing::warn!(
+                requests = left,
+                "webhooks were not answered within the grace time; they are sent again"
+            );
         }
     }
 }

@@ -24,3 +24,4 @@ mod services;
 mod smoke;
 mod support;
 mod tls;
+mod webhooks;

@@ -14,8 +14,8 @@ use crate::config::sections::{DatabaseSettings, Synchronous};
 use crate::db::cache::Bound;
 use crate::db::combine::Combiner;
 use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
-use crate::db::writer::Writer;
 use crate::db::webhooks::Listeners;
+use crate::db::writer::Writer;
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate};
 
 /// How long a statement waits for SQLite's lock. There is one writer, so only another program's tool that

@@ -57,7 +57,9 @@ pub struct LoadedDelivery {
 pub enum Verdict {
     Delivered,
     /// To be tried again.
-    Retry { not_before: DateTime<Utc> },
+    Retry {
+        not_before: DateTime<Utc>,
+    },
     GivenUp,
     /// The receiver said that it is gone for good: given up, and the endpoint disabled.
     Gone,
@@ -251,14 +253,17 @@ async fn record(tx: &Tx<'_>, recorded: &Recorded) -> Result<bool, DbError> {
     sql::execute(tx.conn(), insert, values).await?;
     match recorded.verdict {
         Verdict::Delivered => {
-            let well = "UPDATE webhook_endpoints SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL";
+            let well =
+                "UPDATE webhook_endpoints SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL";
             sql::execute(tx.conn(), well, [recorded.endpoint_id.into()]).await?;
         }
         Verdict::Gone => {
             disable(tx, recorded, "the receiver answered 410 Gone", None).await?;
         }
         // A test that fails is told to whoever made it, and means nothing to anybody else.
-        Verdict::Retry { .. } | Verdict::GivenUp if recorded.event != Event::Test => note_failure(tx, recorded).await?,
+        Verdict::Retry { .. } | Verdict::GivenUp if recorded.event != Event::Test => {
+            note_failure(tx, recorded).await?
+        }
         Verdict::Retry { .. } | Verdict::GivenUp => {}
     }
     Ok(true)

@@ -35,7 +35,8 @@ impl Db {
     /// Removes a step of what ended before this moment, of what a disabled endpoint has not been told since then, and
     /// of what deleted endpoints have left. Returns whether there may be more.
     pub async fn forget_deliveries(&self, before: DateTime<Utc>) -> Result<bool, DbError> {
-        let ended = "SELECT id FROM webhook_deliveries WHERE state IN ('delivered', 'failed') AND updated_at < $1 LIMIT $2";
+        let ended =
+            "SELECT id FROM webhook_deliveries WHERE state IN ('delivered', 'failed') AND updated_at < $1 LIMIT $2";
         let values = || -> [Value; 2] { [before.into(), STEP.into()] };
         let mut ids: Vec<Id> = sql::all(self.read(), ended, values()).await?;
         if ids.is_empty() {

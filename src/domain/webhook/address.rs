@@ -61,7 +61,8 @@ pub fn endpoint_url(text: &str, allow_private: bool) -> Result<Url, String> {
     if text.len() > LONGEST {
         return Err(format!("must be at most {LONGEST} bytes long"));
     }
-    let url = Url::parse(text.trim()).map_err(|problem| format!("must be a URL, http:// or https://: {problem}"))?;
+    let url =
+        Url::parse(text.trim()).map_err(|problem| format!("must be a URL, http:// or https://: {problem}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("must begin with https://, or http://".into());
     }
@@ -75,7 +76,9 @@ pub fn endpoint_url(text: &str, allow_private: bool) -> Result<Url, String> {
         return Err(format!("must be at most {LONGEST} bytes long"));
     }
     match refused_host(&url).filter(|_| !allow_private) {
-        Some(reason) => Err(format!("leads to an address that is {reason}; only webhook.allow_private allows that")),
+        Some(reason) => {
+            Err(format!("leads to an address that is {reason}; only webhook.allow_private allows that"))
+        }
         None => Ok(url),
     }
 }
@@ -105,15 +108,67 @@ mod tests {
     #[test]
     fn every_spelling_of_an_address_inside_is_refused() {
         for host in [
-            "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "127.255.255.254",
-            "0.0.0.0", "0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1",
-            "169.254.169.254", "0xa9fea9fe", "100.64.0.1", "100.127.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1",
-            "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1",
-            "255.255.255.255", "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
-            "[::ffff:10.0.0.1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[64:ff9b::a00:1]", "[64:ff9b:1::1]",
-            "[fe80::1]", "[febf::1]", "[fec0::1]", "[fc00::1]", "[fdff::1]", "[ff02::1]", "[2001::1]", "[2001:db8::1]",
-            "[2002:7f00:1::]", "[2002:808:808::]", "[100::1]", "[3fff::1]", "[5f00::1]", "[1::1]",
-            "localhost", "LOCALHOST", "localhost.", "a.localhost", "%6cocalhost", "１２７.0.0.1",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "017700000001",
+            "127.255.255.254",
+            "0.0.0.0",
+            "0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "10.255.255.255",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "[::]",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::ffff:10.0.0.1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b::a00:1]",
+            "[64:ff9b:1::1]",
+            "[fe80::1]",
+            "[febf::1]",
+            "[fec0::1]",
+            "[fc00::1]",
+            "[fdff::1]",
+            "[ff02::1]",
+            "[2001::1]",
+            "[2001:db8::1]",
+            "[2002:7f00:1::]",
+            "[2002:808:808::]",
+            "[100::1]",
+            "[3fff::1]",
+            "[5f00::1]",
+            "[1::1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "%6cocalhost",
+            "１２７.0.0.1",
         ] {
             let problem = refused(&format!("http://{host}/hook"));
             assert!(problem.is_some_and(|problem| problem.contains("webhook.allow_private")), "{host}");
@@ -124,9 +179,24 @@ mod tests {
     #[test]
     fn addresses_of_the_internet_are_allowed() {
         for host in [
-            "8.8.8.8", "1.1.1.1", "9.255.255.255", "11.0.0.1", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1",
-            "192.0.1.1", "169.253.1.1", "223.255.255.255", "[2606:4700::1111]", "[2001:4860:4860::8888]",
-            "[64:ff9b::8.8.8.8]", "[::ffff:8.8.8.8]", "example.com", "localhost.example.com", "notlocalhost",
+            "8.8.8.8",
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "169.253.1.1",
+            "223.255.255.255",
+            "[2606:4700::1111]",
+            "[2001:4860:4860::8888]",
+            "[64:ff9b::8.8.8.8]",
+            "[::ffff:8.8.8.8]",
+            "example.com",
+            "localhost.example.com",
+            "notlocalhost",
         ] {
             assert_eq!(refused(&format!("https://{host}:8443/hook?key=1")), None, "{host}");
         }
