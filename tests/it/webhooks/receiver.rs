@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -54,7 +54,6 @@ pub enum Reply {
     Redirect(String),
     /// With 200, once [`Receiver::release`] is called.
     Hold,
-    Delay(Duration),
 }
 
 #[derive(Default)]
@@ -174,10 +173,6 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
         Reply::Hold => {
             let mut released = shared.released.subscribe();
             released.wait_for(|released| *released).await.expect("the test lives");
-            respond(200, String::new())
-        }
-        Reply::Delay(delay) => {
-            tokio::time::sleep(delay).await;
             respond(200, String::new())
         }
     };
