@@ -22,8 +22,7 @@ use crate::domain::priority::Priority;
 const BUSY_POLL: Duration = Duration::from_millis(20);
 /// While the broker has messages, what isn't heard of may only wait its turn: it is lost after this.
 const LOST_IN_A_QUEUE: Duration = Duration::from_secs(10 * 60);
-/// How often to look for what has been kept for long enough, and how many steps to do then.
-const FORGET: Duration = Duration::from_secs(30);
+/// Steps of removing what has been kept for long enough before something else has its turn.
 const FORGET_STEPS: usize = 20;
 
 pub struct WebhookRelay {
@@ -32,7 +31,7 @@ pub struct WebhookRelay {
     /// Deliveries of an endpoint with the broker at most.
     at_once: usize,
     poll: Duration,
-    /// How often to look for deliveries that the broker has lost.
+    /// How often to look for deliveries that the broker has lost, and for what has been kept for long enough.
     reconcile_every: Duration,
     /// With an empty broker, what isn't heard of is lost after this.
     lost_after: Duration,
@@ -69,9 +68,9 @@ impl WebhookRelay {
     /// Relays until `shutdown`. Errors are waited out with back-off.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut delays = patience();
-        let (mut checked, mut forgot, mut failing) = (Instant::now(), Instant::now(), false);
+        let (mut checked, mut failing) = (Instant::now(), false);
         while !shutdown.is_cancelled() {
-            let wait = match self.turn(&mut checked, &mut forgot).await {
+            let wait = match self.turn(&mut checked).await {
                 Ok(handed_over) => {
                     delays = patience();
                     if std::mem::take(&mut failing) {
@@ -94,14 +93,11 @@ impl WebhookRelay {
     }
 
     /// Returns how many were handed over.
-    async fn turn(&self, checked: &mut Instant, forgot: &mut Instant) -> Result<usize, RelayError> {
+    async fn turn(&self, checked: &mut Instant) -> Result<usize, RelayError> {
         if checked.elapsed() >= self.reconcile_every {
             *checked = Instant::now();
-            self.release_lost().await?;
-        }
-        if forgot.elapsed() >= FORGET {
-            *forgot = Instant::now();
             self.forget().await?;
+            self.release_lost().await?;
         }
         let mut handed_over = 0;
         for endpoint in self.db.webhooks_due(self.at_once).await? {
