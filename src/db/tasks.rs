@@ -139,6 +139,17 @@ impl FailedAttempt {
     }
 }
 
+/// Whether it was given up before; locked, where the back end has locks of rows.
+async fn is_dead(tx: &Tx<'_>, task: &EmbedTask) -> Result<bool, DbError> {
+    let lock = if sql::is_postgres(tx.conn()) { " FOR UPDATE" } else { "" };
+    let select = format!(
+        "SELECT state FROM embedding_tasks WHERE recommendation_id = $1 AND target = $2 AND content_version = $3{lock}"
+    );
+    let values = [task.recommendation_id.into(), task.target.as_str().into(), task.content_version.into()];
+    let state: Option<String> = sql::scalar(tx.conn(), &select, values).await?;
+    Ok(state.as_deref() == Some(TaskState::Dead.as_str()))
+}
+
 impl FailedAttempt {
     /// What those are told who want to know of it.
     fn dead(&self) -> Option<Dead> {
@@ -212,6 +223,8 @@ impl Db {
                     (Vec::with_capacity(failures.len()), Vec::new(), Vec::new());
                 for failure in failures.iter() {
                     let now = sql::now();
+                    // Of a message that comes twice, nobody is told twice.
+                    let news = failure.state == TaskState::Dead && !is_dead(tx, &failure.task).await?;
                     let values: [Value; 9] = [
                         failure.task.recommendation_id.into(),
                         failure.task.target.as_str().into(),
@@ -225,7 +238,7 @@ impl Db {
                     ];
                     let is_current = sql::execute(tx.conn(), update, values).await?.rows_affected() > 0;
                     made.extend(failure.row(now).filter(|_| is_current));
-                    dead.extend(failure.dead().filter(|_| is_current));
+                    dead.extend(failure.dead().filter(|_| is_current && news));
                     current.push(is_current);
                 }
                 attempts::note(tx, made).await?;

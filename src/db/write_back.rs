@@ -32,7 +32,8 @@ const STORE: &str = concat!(
         FROM locked WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)), ",
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1) \
+        RETURNING CAST(t.recommendation_id AS BIGINT) AS id, t.content_version AS version), ",
     tell_stored!("$6", "$7"),
     " SELECT id, version FROM stored"
 );
@@ -46,7 +47,8 @@ const UNCHANGED: &str = concat!(
         WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)), ",
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1) \
+        RETURNING CAST(t.recommendation_id AS BIGINT) AS id, t.content_version AS version), ",
     tell_stored!("$3", "$4"),
     " SELECT id, version FROM stored"
 );

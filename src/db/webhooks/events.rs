@@ -1,6 +1,6 @@
 //! What happened, written down for whoever wants to know, in the transaction in which it happens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use serde_json::json;
@@ -25,9 +25,10 @@ macro_rules! embedded_for {
     };
 }
 
-/// Steps of a write-back on PostgreSQL that tell of the rows of its step `stored`, in its own statement: no round trip
-/// more, and no endpoint is missed that another process has just added. Without one that wants to be told, `told` is
-/// empty before anything is read. The job is a scalar with LIMIT, which never becomes a join: without statistics, the
+/// Steps of a write-back on PostgreSQL that tell of the rows of its step `stored` whose tasks its step `ended` has ended,
+/// in its own statement: no round trip more, and no endpoint is missed that another process has just added. A message
+/// that comes twice finds its task ended, and nothing is told twice. Without an endpoint that wants to be told, `told`
+/// is empty before anything is read. The job is a scalar with LIMIT, which never becomes a join: without statistics, the
 /// planner would read the tables from end to end. A macro of the parameters of model and moment, as the driver takes
 /// only statements that are known to the compiler.
 macro_rules! tell_stored {
@@ -38,7 +39,7 @@ macro_rules! tell_stored {
              (SELECT i.regeneration_id FROM regeneration_items i WHERE i.recommendation_id = s.id \
              AND i.content_version = s.version AND ",
             $crate::db::webhooks::events::embedded_for!(),
-            " LIMIT 1) AS job FROM stored s WHERE EXISTS \
+            " LIMIT 1) AS job FROM stored s JOIN ended ON ended.id = s.id AND ended.version = s.version WHERE EXISTS \
              (SELECT 1 FROM webhook_endpoints e WHERE e.on_ready AND e.disabled_at IS NULL)), \
              telling AS (INSERT INTO webhook_deliveries (endpoint_id, event_id, event, occurred_at, data, state, \
              attempts, failures, round, not_before, updated_at) SELECT e.id, told.event_id, 'embedding.ready', ",
@@ -86,13 +87,37 @@ struct Listener {
 
 /// As [`tell_stored`] does, before the tasks are ended.
 pub(in crate::db) async fn tell_ready(tx: &Tx<'_>, model: &str, ready: &[Ready]) -> Result<(), DbError> {
-    let happened = ready.iter().map(|Ready { id, content_version }| Happened {
+    let open = open_tasks(tx, ready).await?;
+    let told = ready.iter().filter(|row| open.contains(&(row.id, row.content_version)));
+    let happened = told.map(|Ready { id, content_version }| Happened {
         about: Some((*id, *content_version)),
         data: object(json!({
             "recommendation_id": id, "content_version": content_version, "status": "ready", "model": model,
         })),
     });
     tell(tx, Event::Ready, happened.collect()).await
+}
+
+#[derive(FromQueryResult)]
+struct OpenTask {
+    id: i64,
+    version: i64,
+}
+
+/// Those that there is a task for.
+async fn open_tasks(tx: &Tx<'_>, ready: &[Ready]) -> Result<HashSet<(i64, i64)>, DbError> {
+    let mut open = HashSet::new();
+    for rows in ready.chunks(ROWS) {
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let (among, values) = sql::among(tx.conn(), "recommendation_id", 1, &ids);
+        let select = format!(
+            "SELECT recommendation_id AS id, content_version AS version FROM embedding_tasks \
+             WHERE target = 'current' AND {among}"
+        );
+        let found: Vec<OpenTask> = sql::all(tx.conn(), &select, values).await?;
+        open.extend(found.into_iter().map(|task| (task.id, task.version)));
+    }
+    Ok(open)
 }
 
 /// Without the error: a provider's may quote a user's text.

@@ -113,6 +113,7 @@ async fn a_purged_queue_costs_moments_and_a_copy_of_an_older_round_is_known_as_s
     let waits = async |messages: u32| {
         eventually(&format!("{messages} wait"), async || (raw.ready(URGENT).await == messages).then_some(())).await;
     };
+    eventually("its queue is declared", async || raw.is_there(URGENT).await.then_some(())).await;
     waits(1).await;
     raw.purge(URGENT).await;
     waits(1).await;
