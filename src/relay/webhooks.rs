@@ -131,7 +131,7 @@ impl WebhookRelay {
     /// A purged queue, a broker that lost its disk, a relay that died between the ledger and the broker.
     async fn release_lost(&self) -> Result<(), RelayError> {
         // Nothing is asked of a broker that nothing was handed to.
-        if self.db.webhook_counts().await?.published == 0 {
+        if !self.db.has_published_deliveries().await? {
             return Ok(());
         }
         let depths = self.broker.get()?.depths().await?;

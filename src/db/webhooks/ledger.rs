@@ -154,6 +154,12 @@ impl Db {
         Ok(())
     }
 
+    /// Whether anything is with the broker: a cheap look.
+    pub async fn has_published_deliveries(&self) -> Result<bool, DbError> {
+        let any = "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'published')";
+        Ok(sql::scalar::<bool>(self.read(), any, []).await? == Some(true))
+    }
+
     /// What was with the broker before this moment waits again: the broker has forgotten it, or its worker has died.
     pub async fn release_deliveries(&self, before: DateTime<Utc>) -> Result<u64, DbError> {
         let lost = "state = 'published' AND published_at < $1";

@@ -21,6 +21,7 @@ use crate::domain::webhook::request::{Chosen, EndpointChange, NewEndpoint};
 pub(super) use events::{Dead, Ready, tell_dead, tell_finished, tell_ready, tell_stored};
 pub use ledger::{Claimed, LoadedDelivery, Recorded, Verdict};
 pub use log::{DeliveryAttempt, DeliveryRow, Redelivered, Tested};
+pub use upkeep::WebhookCounts;
 
 /// Endpoints there may be: each event is looked at for each of them.
 pub const MAX_ENDPOINTS: i64 = 100;

@@ -14,7 +14,7 @@ struct Id {
     id: i64,
 }
 
-/// How many deliveries are in each open state, and how many endpoints were disabled.
+/// How many endpoints and open deliveries there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromQueryResult)]
 pub struct WebhookCounts {
     pub endpoints: i64,
