@@ -7,6 +7,7 @@ mod delivery;
 mod endpoints;
 mod killed;
 mod lost;
+mod quiet;
 mod receiver;
 mod regenerations;
 mod retries;
