@@ -9,16 +9,18 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
-use crate::broker::Broker;
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::on_demand::OnDemand;
 use crate::broker::rabbitmq::RabbitBroker;
 use crate::broker::topology::Topology;
+use crate::broker::{Broker, Unavailable};
 use crate::budget::{self, DatabaseBudget};
 use crate::config::embedder::Provider;
 use crate::config::sections::ServerSettings;
 use crate::config::{Role, Settings, SettingsError, presets};
 use crate::db::regenerations::CaughtUp;
 use crate::db::{Db, ModelSpec};
+use crate::domain::backoff::Backoff;
 use crate::embedder::guard::Guarded;
 use crate::embedder::meter::{Meter, Metered};
 use crate::embedder::{self, Embedder};
@@ -27,10 +29,11 @@ use crate::http::{AppState, Events, Server, metrics_router, router};
 use crate::measures::Measures;
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
-use crate::relay::Relay;
+use crate::relay::{Relay, WebhookRelay};
 use crate::search::Search;
 use crate::traces::Traces;
-use crate::worker::Worker;
+use crate::webhook::Sender;
+use crate::worker::{Courier, Worker};
 
 /// Pause before a part that panicked is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -45,6 +48,7 @@ pub struct App {
     measures: Arc<Measures>,
     search: Arc<Search>,
     regenerations: Arc<Regenerations>,
+    webhooks: Webhooks,
     /// The API; in a worker what tells its metrics, if that is wanted.
     server: Option<Server>,
     /// Those of the API.
@@ -98,7 +102,8 @@ impl App {
             &settings.queue,
             id.clone(),
         );
-        let worker = Arc::new(worker);
+        let webhooks = Webhooks::build(&settings, role, &db, id.clone())?;
+        let worker = Arc::new(worker.with_courier(webhooks.courier.clone()));
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
         let regenerations = Arc::new(Regenerations::new(db.clone(), embedder, &settings));
@@ -117,6 +122,7 @@ impl App {
             measures,
             search,
             regenerations,
+            webhooks,
             server,
             events,
             addr,
@@ -156,6 +162,7 @@ impl App {
     pub async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         if self.role != Role::Worker {
             self.relay.recover().await?;
+            self.webhooks.relay.recover().await?;
         }
         let model = self.db.model().id.clone();
         if self.role != Role::Worker {
@@ -174,6 +181,7 @@ impl App {
         };
         let (relay, worker, counted) = (self.relay, self.worker, self.db.clone());
         let (regenerations, events) = (self.regenerations, self.events);
+        let (webhook_relay, courier) = (self.webhooks.relay, self.webhooks.courier);
         tokio::join!(
             serve(self.server, shutdown.clone(), self.grace),
             supervise("relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
@@ -196,6 +204,14 @@ impl App {
                 let regenerations = regenerations.clone();
                 Box::pin(async move { regenerations.run(stop).await })
             }),
+            supervise("webhook relay", self.role != Role::Worker, shutdown.clone(), move |stop| {
+                let relay = webhook_relay.clone();
+                Box::pin(async move { relay.run(stop).await })
+            }),
+            supervise("courier", self.role != Role::Serve, shutdown.clone(), move |stop| {
+                let courier = courier.clone();
+                Box::pin(async move { courier.run(stop).await })
+            }),
             supervise("worker", self.role != Role::Serve, shutdown, move |stop| {
                 let worker = worker.clone();
                 Box::pin(async move { worker.run(stop).await })
@@ -203,6 +219,7 @@ impl App {
         );
         drained.cancel();
         let _ = reporting.await;
+        self.webhooks.broker.close().await;
         self.broker.close().await;
         self.db.close().await;
         self.measures.traces.stop().await;
@@ -262,9 +279,36 @@ async fn listen(
     Ok((Some(bound), events))
 }
 
+/// What tells others of what happens here.
+struct Webhooks {
+    broker: Arc<OnDemand>,
+    relay: Arc<WebhookRelay>,
+    courier: Arc<Courier>,
+}
+
+impl Webhooks {
+    /// They go through a broker of their own on the same server, under the prefix `PREFIX.webhooks`.
+    fn build(settings: &Settings, role: Role, db: &Db, process: Arc<str>) -> anyhow::Result<Self> {
+        let of_broker = settings.clone();
+        let broker = Arc::new(OnDemand::new(move || {
+            // No rungs: the waits are long, and kept in the ledger.
+            let never = Backoff::new(Duration::ZERO, Duration::ZERO, 0);
+            let topology = Topology::new(&format!("{}.webhooks", of_broker.broker.prefix), &never);
+            broker_of(&of_broker, role, topology).map_err(|error| Unavailable(format!("{error:#}")))
+        }));
+        let sender = Sender::new(&settings.webhook)?;
+        let relay = Arc::new(WebhookRelay::new(db.clone(), broker.clone(), settings));
+        let courier = Arc::new(Courier::new(db.clone(), broker.clone(), sender, settings, process));
+        Ok(Self { broker, relay, courier })
+    }
+}
+
 /// The broker that `broker.url` names.
 fn broker(settings: &Settings, role: Role) -> anyhow::Result<Arc<dyn Broker>> {
-    let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
+    broker_of(settings, role, Topology::new(&settings.broker.prefix, &settings.queue.backoff()))
+}
+
+fn broker_of(settings: &Settings, role: Role, topology: Topology) -> anyhow::Result<Arc<dyn Broker>> {
     let server = settings.broker.server();
     let server = server.map_err(|problem| SettingsError::Invalid { key: "broker.url", problem })?;
     Ok(match server {

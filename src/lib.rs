@@ -24,4 +24,5 @@ pub mod search;
 pub mod shutdown;
 pub mod telemetry;
 mod traces;
+mod webhook;
 mod worker;

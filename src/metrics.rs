@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::db::counts::Counts;
 use crate::db::provider::ProviderLimits;
 use crate::db::usage::UsageSoFar;
+use crate::db::webhooks::WebhookCounts;
 use crate::db::workers::Heartbeat;
 use crate::db::{Db, DbError};
 use crate::domain::intake::Pauses;
@@ -43,10 +44,11 @@ impl Metrics {
     /// The metrics of this moment.
     pub async fn text(&self) -> Result<String, DbError> {
         let provider = async { tokio::join!(self.limits(), self.usage()) };
-        let (counts, workers, pauses, (limits, used)) =
-            tokio::join!(self.db.counts(), self.db.workers(), self.db.pauses(), provider);
+        let (counts, workers, pauses, webhooks, (limits, used)) =
+            tokio::join!(self.db.counts(), self.db.workers(), self.db.pauses(), self.db.webhook_counts(), provider);
         let mut text = render(&counts?, &workers?, limits?.as_ref(), Utc::now());
         paused(&mut text, &pauses?);
+        told(&mut text, &webhooks?);
         if let Some(used) = used? {
             usage(&mut text, &used.total);
         }
@@ -104,6 +106,16 @@ fn paused(text: &mut Text, pauses: &Pauses) {
     for lane in Priority::ALL {
         let paused = u8::from(pauses.is_paused(lane));
         text.sample("mapx_lane_paused", &[("lane", lane.name())], paused);
+    }
+}
+
+fn told(text: &mut Text, counts: &WebhookCounts) {
+    text.one("mapx_webhooks", "gauge", "Webhooks in all", counts.endpoints);
+    text.one("mapx_webhooks_disabled", "gauge", "Webhooks that are told nothing", counts.disabled);
+    let help = "Deliveries of webhooks that have not ended, by whether they wait or are with the broker";
+    text.begin("mapx_webhook_deliveries", "gauge", help);
+    for (state, count) in [("waiting", counts.waiting), ("published", counts.published)] {
+        text.sample("mapx_webhook_deliveries", &[("state", state)], count);
     }
 }
 

@@ -25,14 +25,15 @@ const ROOMS: &[(&str, &str)] = &[
     ("metrics", "domain db measures"),
     ("search", "domain config db embedder"),
     ("regeneration", "domain config db embedder"),
-    ("http", "domain config auth traces measures db metrics search regeneration"),
+    ("webhook", "domain config"),
+    ("http", "domain config auth traces measures db metrics search regeneration webhook"),
     ("relay", "domain config traces measures db broker"),
-    ("worker", "domain config busy traces measures db broker embedder"),
+    ("worker", "domain config busy traces measures db broker embedder webhook"),
     ("heartbeat", "config db embedder relay worker"),
     // The only composition root.
     (
         "app",
-        "domain config shutdown telemetry auth traces measures db broker embedder budget metrics search regeneration http relay worker heartbeat",
+        "domain config shutdown telemetry auth traces measures db broker embedder budget metrics search regeneration webhook http relay worker heartbeat",
     ),
     ("cli", "domain config shutdown telemetry db broker embedder heartbeat http app"),
     ("lib", ""),
@@ -46,7 +47,7 @@ const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("lapin", "broker"),
     ("model2vec_rs", "embedder"),
-    ("reqwest", "auth embedder cli traces"),
+    ("reqwest", "auth embedder webhook cli traces"),
     ("opentelemetry", "traces"),
     ("opentelemetry_http", "traces"),
     ("opentelemetry_otlp", "traces"),
@@ -55,6 +56,7 @@ const HOMES: &[(&str, &str)] = &[
     // Beside `auth` it is `rustls::crypto::ring`, the same cryptography for TLS.
     ("ring", "auth embedder main"),
     ("governor", "http"),
+    ("standardwebhooks", "webhook"),
     ("axum", "http"),
     ("hyper", "http"),
     ("hyper_util", "http"),
@@ -67,7 +69,7 @@ const HOMES: &[(&str, &str)] = &[
     // `domain` is free of I/O; `config` and `telemetry` have nothing to wait for.
     (
         "tokio",
-        "shutdown busy auth traces db broker embedder metrics search regeneration http relay worker heartbeat app cli main",
+        "shutdown busy auth traces db broker embedder metrics search regeneration webhook http relay worker heartbeat app cli main",
     ),
 ];
 

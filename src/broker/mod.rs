@@ -6,6 +6,7 @@
 
 pub mod embedded;
 mod in_hand;
+pub mod on_demand;
 pub mod rabbitmq;
 pub mod topology;
 

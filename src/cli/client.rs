@@ -60,6 +60,11 @@ impl Client {
         self.data(request).await
     }
 
+    /// `data` of a PATCH of JSON.
+    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.data(self.request(Method::PATCH, path).json(body)).await
+    }
+
     /// `data` of a DELETE.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.data(self.request(Method::DELETE, path)).await

@@ -14,6 +14,7 @@ mod sparkline;
 mod status;
 mod table;
 mod target;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Command {
     Regenerate(RegenerateArgs),
     /// List, show, pause, resume or cancel regenerations
     Regenerations(RegenerationsArgs),
+    /// Register, change, try out and delete webhooks; see what they were told and how they answered
+    Webhooks(webhooks::WebhooksArgs),
     /// Print the settings in force, secrets hidden
     Config(ConfigArgs),
     /// Ask a running service or worker whether it is ready; exit code 0 if it is, for supervisors and containers
@@ -260,6 +263,7 @@ impl Cli {
             Command::Drain(args) => intake::drain(&settings, args).await,
             Command::Regenerate(args) => regenerate::run(settings, args).await,
             Command::Regenerations(args) => regenerate::jobs(settings, args).await,
+            Command::Webhooks(args) => webhooks::run(&settings, args).await,
             Command::Config(args) => print_settings(&settings, &args),
             Command::Healthcheck(args) => healthcheck::run(settings, args).await,
             Command::Demo(args) => demo::run(quiet(settings), args).await,

@@ -13,6 +13,7 @@ pub mod secret;
 pub mod sections;
 pub mod traces;
 mod validate;
+pub mod webhook;
 pub mod words;
 
 use std::path::Path;
@@ -27,6 +28,7 @@ use sections::{
     ServerSettings,
 };
 use traces::TraceSettings;
+use webhook::WebhookSettings;
 
 /// The annotated defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -46,6 +48,7 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     pub traces: TraceSettings,
     pub auth: AuthSettings,
+    pub webhook: WebhookSettings,
 }
 
 /// Which parts a process runs.
@@ -275,6 +278,22 @@ mod tests {
         let printed = load(&[]).unwrap().to_toml();
         assert_eq!(load_file(&printed).unwrap().to_toml(), printed);
     }
+    #[test]
+    fn a_schedule_is_a_list_in_a_file_and_a_text_in_the_environment() {
+        let schedule = |settings: Settings| settings.webhook.retry_schedule_ms;
+        let of_mapx = [5_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000, 36_000_000];
+        assert_eq!(schedule(load(&[]).unwrap()), of_mapx);
+        assert_eq!(schedule(load_file("[webhook]\nretry_schedule_ms = [10, 20]").unwrap()), [10, 20]);
+        assert_eq!(schedule(load(&[("MAPX__WEBHOOK__RETRY_SCHEDULE_MS", "10, 20")]).unwrap()), [10, 20]);
+        assert_eq!(schedule(load(&[("MAPX__WEBHOOK__RETRY_SCHEDULE_MS", "[10]")]).unwrap()), [10]);
+        for (value, told) in [("soon", "retry_schedule_ms"), ("0", "webhook.retry_schedule_ms: 0 is not from 1")] {
+            let problem = load(&[("MAPX__WEBHOOK__RETRY_SCHEDULE_MS", value)]).unwrap_err();
+            assert!(problem.contains(told), "{problem}");
+        }
+        let problem = load(&[("MAPX__WEBHOOK__RETENTION_DAYS", "1")]).unwrap_err();
+        assert!(problem.starts_with("webhook.retention_days"), "{problem}");
+    }
+
     #[test]
     fn the_settings_of_the_container_image_are_valid() {
         let settings = load_file(include_str!("../../config/production.toml")).unwrap();

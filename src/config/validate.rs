@@ -3,6 +3,7 @@
 use super::embedder::EmbedderSettings;
 use super::live::LiveKey;
 use super::presets::Preset;
+use super::webhook::WebhookSettings;
 use super::{Role, Settings, SettingsError, auth};
 
 pub(super) fn refuse(key: &'static str, problem: impl Into<String>) -> Result<(), SettingsError> {
@@ -62,7 +63,33 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
         refuse(key, problem)?;
     }
     embedder(settings)?;
+    webhook(&settings.webhook)?;
     auth::check(settings)
+}
+
+fn webhook(webhook: &WebhookSettings) -> Result<(), SettingsError> {
+    within("webhook.timeout_ms", webhook.timeout_ms, 10, 5 * 60_000)?;
+    within("webhook.max_concurrent", webhook.max_concurrent as u64, 1, 1_000)?;
+    let each = webhook.max_concurrent_per_endpoint as u64;
+    within("webhook.max_concurrent_per_endpoint", each, 1, webhook.max_concurrent as u64)?;
+    within("webhook.disable_after_ms", webhook.disable_after_ms, 1, 365 * 24 * HOUR_MS)?;
+    within("webhook.secret_overlap_ms", webhook.secret_overlap_ms, 0, 365 * 24 * HOUR_MS)?;
+    within("webhook.retention_days", webhook.retention_days, 1, 3_650)?;
+    let schedule = &webhook.retry_schedule_ms;
+    if schedule.len() > 50 {
+        refuse("webhook.retry_schedule_ms", format!("has {} waits; 50 are the most", schedule.len()))?;
+    }
+    for wait in schedule {
+        within("webhook.retry_schedule_ms", *wait, 1, 30 * 24 * HOUR_MS)?;
+    }
+    let (days, longest) = (webhook.retention_days, schedule.iter().sum::<u64>());
+    if days * 24 * HOUR_MS <= longest {
+        refuse(
+            "webhook.retention_days",
+            format!("{days} is less than the waits of webhook.retry_schedule_ms take"),
+        )?;
+    }
+    Ok(())
 }
 
 fn embedder(settings: &Settings) -> Result<(), SettingsError> {

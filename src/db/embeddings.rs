@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::recommendations::{labels, object};
 use super::regenerations::Mark;
 use super::search::{IndexChange, IndexedRow};
+use super::webhooks::{Ready, tell_ready};
 use super::{Db, DbError, ModelSpec, Tx, Writes, sql, write_back};
 use crate::domain::embedding::Embedding;
 use crate::domain::recommendation::{ContentType, Visibility};
@@ -204,11 +205,18 @@ impl Db {
             return write_back::finish(pooled, &model, &finished).await;
         }
         let finished = Arc::new(finished);
+        let listeners = self.listeners.clone();
         self.write(move |tx| {
-            let (model, finished) = (model.clone(), finished.clone());
+            let (model, finished, listeners) = (model.clone(), finished.clone(), listeners.clone());
             async move {
                 let tasks: Vec<EmbedTask> = finished.iter().map(|f| f.task).collect();
                 let current = store(tx, &model, &finished).await?;
+                if listeners.may_be() {
+                    let ready = current
+                        .iter()
+                        .map(|(id, content_version)| Ready { id: *id, content_version: *content_version });
+                    tell_ready(tx, &model.id, &ready.collect::<Vec<_>>()).await?;
+                }
                 let current: HashSet<(i64, i64)> = current.into_iter().collect();
                 end_tasks(tx, &tasks).await?;
                 Ok(tasks.iter().map(|t| current.contains(&(t.recommendation_id, t.content_version))).collect())

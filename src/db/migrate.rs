@@ -32,6 +32,7 @@ const STEPS: &[Step] = steps![
     "0006_provider_usage",
     "0007_operations",
     "0008_regenerations",
+    "0009_webhooks",
     "0010_history",
     "0011_traces"
 ];
@@ -152,6 +153,9 @@ mod tests {
             "regeneration_texts",
             "embedding_history",
             "embedding_journal",
+            "webhook_endpoints",
+            "webhook_deliveries",
+            "webhook_attempts",
         ];
         for step in STEPS {
             for table in tables {

@@ -41,6 +41,7 @@ pub mod tasks;
 mod tx;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 pub mod workers;
 mod write_back;
 mod writer;
@@ -87,6 +88,7 @@ pub struct Db {
     coverage: Arc<CoverageCount>,
     chronicle: Arc<Chronicle>,
     cache: Arc<cache::Bound>,
+    listeners: webhooks::Listeners,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }

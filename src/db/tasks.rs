@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::attempts::{self, FailureClass, NewAttempt};
+use super::webhooks::{Dead, tell_dead};
 use super::{Db, DbError, Tx, sql};
 use crate::domain::dead_letter::error_group;
 use crate::domain::priority::Priority;
@@ -141,6 +142,26 @@ impl FailedAttempt {
     }
 }
 
+/// Whether it was given up before; locked, where the back end has locks of rows.
+async fn is_dead(tx: &Tx<'_>, task: &EmbedTask) -> Result<bool, DbError> {
+    let lock = if sql::is_postgres(tx.conn()) { " FOR UPDATE" } else { "" };
+    let select = format!(
+        "SELECT state FROM embedding_tasks WHERE recommendation_id = $1 AND target = $2 AND content_version = $3{lock}"
+    );
+    let values = [task.recommendation_id.into(), task.target.as_str().into(), task.content_version.into()];
+    let state: Option<String> = sql::scalar(tx.conn(), &select, values).await?;
+    Ok(state.as_deref() == Some(TaskState::Dead.as_str()))
+}
+
+impl FailedAttempt {
+    /// What those are told who want to know of it.
+    fn dead(&self) -> Option<Dead> {
+        let class = self.made.as_ref().map_or(FailureClass::Permanent, |made| made.class);
+        let attempts = self.attempts.into();
+        (self.state == TaskState::Dead).then_some(Dead { task: self.task, attempts, class })
+    }
+}
+
 impl BrokerDeath {
     fn row(&self, attempt: i32, now: DateTime<Utc>) -> NewAttempt {
         let (task, error, class) = (self.task, self.reason.clone(), FailureClass::Broker);
@@ -202,9 +223,12 @@ impl Db {
                     not_before = $7, updated_at = $8, error_group = $9, discarded_at = NULL, \
                     published_at = coalesce(published_at, $8) \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3";
-                let (mut current, mut made) = (Vec::with_capacity(failures.len()), Vec::new());
+                let (mut current, mut made, mut dead) =
+                    (Vec::with_capacity(failures.len()), Vec::new(), Vec::new());
                 for failure in failures.iter() {
                     let now = sql::now();
+                    // Of a message that comes twice, nobody is told twice.
+                    let news = failure.state == TaskState::Dead && !is_dead(tx, &failure.task).await?;
                     let values: [Value; 9] = [
                         failure.task.recommendation_id.into(),
                         failure.task.target.as_str().into(),
@@ -218,9 +242,11 @@ impl Db {
                     ];
                     let is_current = sql::execute(tx.conn(), update, values).await?.rows_affected() > 0;
                     made.extend(failure.row(now).filter(|_| is_current));
+                    dead.extend(failure.dead().filter(|_| is_current && news));
                     current.push(is_current);
                 }
                 attempts::note(tx, made).await?;
+                tell_dead(tx, &dead).await?;
                 Ok(current)
             }
             .boxed()
@@ -245,7 +271,7 @@ impl Db {
                     error_group = $7, discarded_at = NULL, attempts = attempts + 1 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
                     AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6 RETURNING attempts";
-                let (mut recorded, mut made) = (Vec::with_capacity(dead.len()), Vec::new());
+                let (mut recorded, mut made, mut told) = (Vec::with_capacity(dead.len()), Vec::new(), Vec::new());
                 for letter in dead.iter() {
                     let now = sql::now();
                     let values: [Value; 7] = [
@@ -259,9 +285,15 @@ impl Db {
                     ];
                     let attempt = sql::scalar::<i32>(tx.conn(), update, values).await?;
                     made.extend(attempt.map(|attempt| letter.row(attempt, now)));
+                    told.extend(attempt.map(|attempt| Dead {
+                        task: letter.task,
+                        attempts: attempt.into(),
+                        class: FailureClass::Broker,
+                    }));
                     recorded.push(attempt.is_some());
                 }
                 attempts::note(tx, made).await?;
+                tell_dead(tx, &told).await?;
                 Ok(recorded)
             }
             .boxed()

@@ -10,6 +10,7 @@ use sea_orm::sqlx::{self, Row as _};
 
 use super::embeddings::{Finished, Made};
 use super::pooled::{Pooled, Races};
+use super::webhooks::tell_stored;
 use super::{DbError, ModelSpec, sql};
 use crate::domain::embedding::Embedding;
 use crate::domain::task::EmbedTask;
@@ -20,8 +21,9 @@ use crate::domain::task::EmbedTask;
 /// Every step reaches its rows by their keys, whatever the planner believes of the tables: the lock row by row, as
 /// a subquery that locks is never joined otherwise, and the others through `= ANY`. Joined to the batch alone,
 /// tables that were filled a moment ago, of which there are no statistics yet, were read from end to end for each
-/// batch: of 38 ms for 250 rows beside 20,000 these were 27.
-const STORE: &str = "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::vector[], $4::text[], \
+/// batch: of 38 ms for 250 rows beside 20,000 these were 27. The last steps tell those who want to know.
+const STORE: &str = concat!(
+    "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::vector[], $4::text[], \
         $5::integer[]) AS m (id, version, embedding, hash, parts)), \
     locked AS MATERIALIZED (SELECT m.* FROM (SELECT * FROM made ORDER BY id) m CROSS JOIN LATERAL \
         (SELECT FROM recommendations r WHERE r.id = m.id AND r.content_version = m.version FOR NO KEY UPDATE) r), \
@@ -30,19 +32,26 @@ const STORE: &str = "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint
         FROM locked WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)) \
-    SELECT id, version FROM stored";
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1) \
+        RETURNING CAST(t.recommendation_id AS BIGINT) AS id, t.content_version AS version), ",
+    tell_stored!("$6", "$7"),
+    " SELECT id, version FROM stored"
+);
 
 /// Tasks whose stored vector is that of their text already.
-const UNCHANGED: &str = "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS m (id, version)), \
+const UNCHANGED: &str = concat!(
+    "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS m (id, version)), \
     locked AS MATERIALIZED (SELECT m.* FROM (SELECT * FROM made ORDER BY id) m CROSS JOIN LATERAL \
         (SELECT FROM recommendations r WHERE r.id = m.id AND r.content_version = m.version FOR NO KEY UPDATE) r), \
     stored AS (UPDATE recommendations r SET embedded_version = locked.version FROM locked \
         WHERE r.id = locked.id AND r.content_version = locked.version AND r.id = ANY($1) \
         RETURNING CAST(r.id AS BIGINT) AS id, r.content_version AS version), \
     ended AS (DELETE FROM embedding_tasks t USING made WHERE t.recommendation_id = made.id \
-        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1)) \
-    SELECT id, version FROM stored";
+        AND t.target = 'current' AND t.content_version = made.version AND t.recommendation_id = ANY($1) \
+        RETURNING CAST(t.recommendation_id AS BIGINT) AS id, t.content_version AS version), ",
+    tell_stored!("$3", "$4"),
+    " SELECT id, version FROM stored"
+);
 
 /// What was made, column by column.
 #[derive(Default)]
@@ -73,7 +82,7 @@ pub(super) async fn finish(
         current.extend(store(pooled, model, &made).await?);
     }
     if !unchanged.ids.is_empty() {
-        current.extend(keep(pooled, &unchanged).await?);
+        current.extend(keep(pooled, model, &unchanged).await?);
     }
     let tasks = finished.iter().map(|f| (f.task.recommendation_id, f.task.content_version));
     Ok(tasks.map(|key| current.contains(&key)).collect())
@@ -108,8 +117,10 @@ async fn store(pooled: &Pooled, model: &ModelSpec, made: &Columns) -> Result<Vec
     settled(pooled, query).await
 }
 
-async fn keep(pooled: &Pooled, unchanged: &Columns) -> Result<Vec<(i64, i64)>, DbError> {
-    settled(pooled, || sqlx::query(UNCHANGED).bind(&unchanged.ids).bind(&unchanged.versions)).await
+async fn keep(pooled: &Pooled, model: &ModelSpec, unchanged: &Columns) -> Result<Vec<(i64, i64)>, DbError> {
+    let query =
+        || sqlx::query(UNCHANGED).bind(&unchanged.ids).bind(&unchanged.versions).bind(&*model.id).bind(sql::now());
+    settled(pooled, query).await
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;

@@ -21,3 +21,4 @@ pub mod task;
 pub mod text;
 pub mod trace;
 pub mod usage;
+pub mod webhook;

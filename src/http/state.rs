@@ -10,6 +10,7 @@ use super::routes::StatusSource;
 use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::config::sections::QueueSettings;
+use crate::config::webhook::WebhookSettings;
 use crate::db::Db;
 use crate::metrics::Metrics;
 use crate::regeneration::Regenerations;
@@ -33,6 +34,7 @@ pub struct AppState {
     pub auth: Arc<Authenticator>,
     pub limits: Arc<Limits>,
     pub origins: Arc<Origins>,
+    pub webhook: WebhookSettings,
     pub body_limit: usize,
     pub timeout: Duration,
 }
@@ -68,6 +70,7 @@ impl AppState {
             auth,
             limits: Arc::new(Limits::new(&settings.server)),
             origins: Arc::new(Origins::new(settings.server.cors_origins.clone())),
+            webhook: settings.webhook.clone(),
             body_limit: settings.server.body_limit_bytes,
             timeout: Duration::from_millis(settings.server.request_timeout_ms),
         }

@@ -7,6 +7,7 @@
 mod deaths;
 mod reconcile;
 mod upkeep;
+mod webhooks;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::domain::priority::Priority;
 use crate::measures::Measures;
 use crate::traces::Kind;
 use reconcile::Look;
+pub use webhooks::WebhookRelay;
 
 /// Tasks in one claim: hundreds, as singly confirmed messages are sixty times slower.
 const BATCH: u64 = 500;

@@ -5,6 +5,7 @@
 
 mod batching;
 mod concurrency;
+mod courier;
 mod gate;
 mod outcome;
 mod process;
@@ -33,6 +34,7 @@ use crate::embedder::guard::Guarded;
 use crate::embedder::meter::Meter;
 
 use batching::Batching;
+pub use courier::Courier;
 use gate::Gate;
 use rows::Rows;
 pub use steering::ConcurrencyView;
@@ -52,6 +54,7 @@ pub struct Worker {
     grace: Duration,
     /// Whether something may still come.
     subscribed: AtomicBool,
+    courier: Option<Arc<Courier>>,
 }
 
 /// The settings that a worker goes by at the moment.
@@ -112,7 +115,12 @@ impl Worker {
         let storing = Busy::default();
         let context = Context { db, broker, embedder, backoff, gate, rows, tally, meter, storing, process };
         let grace = Duration::from_millis(queue.shutdown_grace_ms);
-        Self { context: Arc::new(context), steering, grace, subscribed: AtomicBool::new(false) }
+        Self { context: Arc::new(context), steering, grace, subscribed: AtomicBool::new(false), courier: None }
+    }
+
+    /// With the half that delivers webhooks: what this worker is told to take holds for it, too.
+    pub fn with_courier(self, courier: Arc<Courier>) -> Self {
+        Self { courier: Some(courier), ..self }
     }
 
     /// What this worker goes by at the moment.
@@ -135,6 +143,9 @@ impl Worker {
     /// Goes by these values from now on, and by its own where there is none. Calls in flight are finished.
     pub fn follow(&self, live: LiveQueue, intake: Intake) {
         self.steering.follow(live, intake);
+        if let Some(courier) = &self.courier {
+            courier.follow(intake);
+        }
     }
 
     /// Whether it has been told to take nothing more.
@@ -145,7 +156,8 @@ impl Worker {
     /// Whether it holds nothing and nothing can come.
     pub fn is_empty(&self) -> bool {
         let in_hand = self.in_hand().iter().any(|lane| lane.deliveries > 0);
-        !self.subscribed.load(Ordering::Acquire) && !in_hand && self.context.tally.in_flight() == 0
+        let couriers = self.courier.as_ref().is_none_or(|courier| courier.is_empty());
+        couriers && !self.subscribed.load(Ordering::Acquire) && !in_hand && self.context.tally.in_flight() == 0
     }
 
     /// What this worker has done so far, for the heartbeat.

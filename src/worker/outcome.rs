@@ -255,31 +255,38 @@ impl Context {
         jobs.filter_map(|job| Some(traces.follow(Kind::Client, name, Some(job.span.context()?)))).collect()
     }
 
-    /// Repeats a call of the database until it answers: while it is away, what is in hand is kept, as
-    /// giving it back would only bring it again. `None` when the statement itself keeps failing; the batch
-    /// then goes back, and the broker's delivery limit ends it if need be.
+    /// As [`patiently`]; the batch then goes back, and the broker's delivery limit ends it if need be.
     pub(super) async fn patiently<T, F>(&self, what: &str, call: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, DbError>>,
     {
-        let patience = ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
-        let mut failures = 0;
-        for delay in patience.build() {
-            match call().await {
-                Ok(value) => return Some(value),
-                Err(DbError::Unavailable(reason)) => {
-                    tracing::warn!(what, reason, "the database is away; trying again")
-                }
-                Err(error) => {
-                    failures += 1;
-                    tracing::error!(what, %error, failures, "the database refuses");
-                    if failures >= MAX_FAILURES {
-                        return None;
-                    }
+        patiently(what, call).await
+    }
+}
+
+/// Repeats a call of the database until it answers: while it is away, what is in hand is kept, as
+/// giving it back would only bring it again. `None` when the statement itself keeps failing.
+pub(super) async fn patiently<T, F>(what: &str, call: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, DbError>>,
+{
+    let patience = ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times();
+    let mut failures = 0;
+    for delay in patience.build() {
+        match call().await {
+            Ok(value) => return Some(value),
+            Err(DbError::Unavailable(reason)) => {
+                tracing::warn!(what, reason, "the database is away; trying again")
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::error!(what, %error, failures, "the database refuses");
+                if failures >= MAX_FAILURES {
+                    return None;
                 }
             }
-            tokio::time::sleep(delay).await;
         }
-        None
+        tokio::time::sleep(delay).await;
     }
+    None
 }

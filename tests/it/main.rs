@@ -29,3 +29,4 @@ mod smoke;
 mod support;
 mod tls;
 mod traces;
+mod webhooks;

@@ -13,6 +13,7 @@ use crate::db::combine::Combiner;
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
+use crate::db::webhooks::Listeners;
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql, state};
 
 /// Batches of vectors that are written at once: while one waits for the disk, the next one is compared.
@@ -39,7 +40,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     })
     .await?;
     let marks_deleted = adopt::marks_deleted(&conn).await?;
-    let enqueued = Arc::new(Notify::new());
+    let (enqueued, listeners) = (Arc::new(Notify::new()), Listeners::new(true));
     let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
     let pooled = Pooled::new(conn.clone(), enqueued.clone());
     let writes = Writes::SideBySide { saver: Saver::start(&pooled, &model), pooled };
@@ -55,6 +56,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         coverage: Arc::default(),
         chronicle: Arc::default(),
         cache: Arc::new(Bound::new(settings.cached_vectors)),
+        listeners,
         _lock: None,
     })
 }

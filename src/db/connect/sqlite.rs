@@ -14,6 +14,7 @@ use crate::config::sections::{DatabaseSettings, Synchronous};
 use crate::db::cache::Bound;
 use crate::db::combine::Combiner;
 use crate::db::search::{VectorIndex, matrix::Matrix, sqlite::SqliteIndex};
+use crate::db::webhooks::Listeners;
 use crate::db::writer::Writer;
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate};
 
@@ -29,7 +30,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
     let read = pool(settings, settings.read_connections, true).await?;
     let matrix = Matrix::load(&read, &model).await?;
     let index: Arc<dyn VectorIndex> = Arc::new(SqliteIndex::new(matrix, read.clone()));
-    let enqueued = Arc::new(Notify::new());
+    let (enqueued, listeners) = (Arc::new(Notify::new()), Listeners::look(&read).await?);
     let writes = Writes::InTurn(Writer::start(write, index.clone(), enqueued.clone()));
     let lock = Some(Arc::new(lock));
     Ok(Db {
@@ -44,6 +45,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         coverage: Arc::default(),
         chronicle: Arc::default(),
         cache: Arc::new(Bound::new(settings.cached_vectors)),
+        listeners,
         _lock: lock,
     })
 }

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, Value};
 
 use super::{Regeneration, Row};
+use crate::db::webhooks::tell_finished;
 use crate::db::{Db, DbError, Tx, sql};
 use crate::domain::priority::Priority;
 use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
@@ -146,7 +147,11 @@ async fn change(tx: &Tx<'_>, id: i64, wanted: JobState) -> Result<Changed, DbErr
     if wanted != JobState::Running {
         take_back(tx, id).await?;
     }
-    Ok(row.map_or(Changed::Unknown, |row| Changed::Now(row.into())))
+    let job = row.map(Regeneration::from);
+    if let Some(job) = job.as_ref().filter(|_| ends) {
+        tell_finished(tx, job).await?;
+    }
+    Ok(job.map_or(Changed::Unknown, Changed::Now))
 }
 
 /// Locked, where the back end has locks of rows.

@@ -13,6 +13,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::{Regeneration, Row, changes, condition};
 use crate::db::embeddings::{Loaded, LoadedRow, loading};
+use crate::db::webhooks::tell_finished;
 use crate::db::{Db, DbError, Tx, sql};
 use crate::domain::regeneration::{JobState, Scope};
 use crate::domain::status::TaskState;
@@ -245,6 +246,7 @@ async fn advance(tx: &Tx<'_>, id: i64, holder: &str, step: &Advance) -> Result<O
     if job.walked && sql::scalar::<i64>(tx.conn(), left, []).await? == Some(0) {
         (job.state, job.rate, job.finished_at) = (JobState::Completed, 0.0, Some(sql::now()));
         changes::clear(tx).await?;
+        tell_finished(tx, &job).await?;
     }
     write(tx, &job).await?;
     Ok(Some(job))

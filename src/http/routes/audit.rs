@@ -34,9 +34,10 @@ pub struct AuditBody {
 pub struct AuditEntryBody {
     pub id: i64,
     pub at: DateTime<Utc>,
-    /// The acting user, else the header `x-actor`, else `anonymous`.
+    /// The acting user, else the header `x-actor`, else `anonymous`; `service` for what it decides by itself.
     pub who: String,
-    /// `replay`, `discard`, `pause`, `resume`, `drain` or `undrain`.
+    /// `replay`, `discard`, `pause`, `resume`, `drain` or `undrain`; of a webhook `webhook.create`, `.change`, `.enable`,
+    /// `.disable`, `.delete`, `.rotate-secret`, `.test` or `.redeliver`.
     pub action: String,
     /// What it was about.
     #[schema(value_type = Object)]

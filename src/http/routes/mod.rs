@@ -19,6 +19,8 @@ mod recommendations;
 mod regenerations;
 mod search;
 mod users;
+mod webhook_log;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -83,6 +85,13 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(regenerations::pause))
         .routes(routes!(regenerations::resume))
         .routes(routes!(users::follow, users::unfollow))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhook_log::test))
+        .routes(routes!(webhook_log::list))
+        .routes(routes!(webhook_log::one))
+        .routes(routes!(webhook_log::redeliver))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{API, CONFIG, IMPORT, REGENERATE, SAVE, SEARCH, body, path_of, words};
-use crate::support::app::{Answer, TestApp, user};
+use crate::support::app::{Answer, TestApp, eventually, user};
 
 const QUEUE: &str = "/api/recommendations/embedding-queue";
 const EVENTS: &str = "/api/recommendations/embedding-queue/events";
@@ -14,6 +14,8 @@ const COVERAGE: &str = "/api/recommendations/embedding-queue/coverage";
 const REPLAY: &str = "/api/recommendations/embedding-queue/dead-letters/replay";
 const DISCARD: &str = "/api/recommendations/embedding-queue/dead-letters/discard";
 const PAUSE: &str = "/api/recommendations/embedding-queue/pause";
+const WEBHOOKS: &str = "/api/webhooks";
+const WEBHOOK: &str = "/api/webhooks/{id}";
 const RESUME: &str = "/api/recommendations/embedding-queue/resume";
 
 async fn document(app: &TestApp) -> Value {
@@ -63,6 +65,13 @@ async fn every_route_is_described() {
         ("/api/recommendations/{id}", &["get", "put", "delete"]),
         ("/api/recommendations/{id}/embedding", &["get"]),
         ("/api/users/{id}/following/{other}", &["put", "delete"]),
+        ("/api/webhooks", &["get", "post"]),
+        ("/api/webhooks/{id}", &["get", "patch", "delete"]),
+        ("/api/webhooks/{id}/deliveries", &["get"]),
+        ("/api/webhooks/{id}/deliveries/{delivery}", &["get"]),
+        ("/api/webhooks/{id}/deliveries/{delivery}/redeliver", &["post"]),
+        ("/api/webhooks/{id}/rotate-secret", &["post"]),
+        ("/api/webhooks/{id}/test", &["post"]),
         ("/health/live", &["get"]),
         ("/health/ready", &["get"]),
         ("/metrics", &["get"]),
@@ -80,12 +89,13 @@ async fn the_examples_of_bodies_work() {
     let document = document(&app).await;
     let operating = [REPLAY, DISCARD, PAUSE, RESUME].map(|path| ("post", path, 200));
     let others = [("post", SAVE, 201), ("post", SEARCH, 200), ("put", CONFIG, 200), ("post", REGENERATE, 202)];
-    for (method, path, status) in others.into_iter().chain(operating) {
+    let others = others.into_iter().chain([("post", WEBHOOKS, 201), ("patch", WEBHOOK, 200)]);
+    for (method, path, status) in others.chain(operating) {
         let schema = &document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"];
         let example = &resolve(&document, schema)["example"];
         assert!(example.is_object(), "{path}");
-        let answer =
-            if method == "put" { app.put(path, None, example).await } else { app.post(path, example).await };
+        let method = method.to_uppercase().parse().expect("a method");
+        let answer = app.send(app.request(method, &path.replace("{id}", "1")).json(example)).await;
         answer.data(status);
     }
     app.stop().await;
@@ -221,6 +231,70 @@ async fn so_are_the_answers_to_whoever_operates_it() {
         ("get", &audit, app.get(&audit, None).await),
         ("get", &audit, app.get(&format!("{audit}?cursor=x"), None).await),
     ];
+    for (method, path, answer) in answers {
+        let wrong = differences(&document, method, path, &answer);
+        assert!(wrong.is_empty(), "{method} {path} {}: {wrong:#?}\n{}", answer.status, answer.body);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn and_the_answers_about_webhooks() {
+    let app = TestApp::with(|settings| settings.webhook.retry_schedule_ms = vec![]).await;
+    let document = document(&app).await;
+    let (log, one) = (format!("{WEBHOOK}/deliveries"), format!("{WEBHOOK}/deliveries/{{delivery}}"));
+    let (test, rotate, again) =
+        (format!("{WEBHOOK}/test"), format!("{WEBHOOK}/rotate-secret"), format!("{one}/redeliver"));
+    let of = |path: &str, id: &str| path.replace("{id}", id).replace("{delivery}", "1");
+    let none = json!({});
+    // Where nobody listens: refused at once, or after the name was looked for in vain.
+    let url = json!({ "url": "https://mapx.invalid/hook" });
+    let patch =
+        async |path: &str, body: &Value| app.send(app.request(reqwest::Method::PATCH, path).json(body)).await;
+    let mut answers = vec![
+        ("post", WEBHOOKS, app.post(WEBHOOKS, &url).await),
+        ("post", WEBHOOKS, app.post(WEBHOOKS, &none).await),
+        ("get", WEBHOOKS, app.get(WEBHOOKS, None).await),
+        ("get", WEBHOOK, app.get(&of(WEBHOOK, "1"), None).await),
+        ("get", WEBHOOK, app.get(&of(WEBHOOK, "2"), None).await),
+        ("get", WEBHOOK, app.get(&of(WEBHOOK, "x"), None).await),
+        ("patch", WEBHOOK, patch(&of(WEBHOOK, "1"), &json!({ "events": ["embedding.ready"] })).await),
+        ("patch", WEBHOOK, patch(&of(WEBHOOK, "1"), &none).await),
+        ("patch", WEBHOOK, patch(&of(WEBHOOK, "2"), &json!({ "enabled": true })).await),
+        ("post", &rotate, app.post(&of(&rotate, "1"), &none).await),
+        ("post", &rotate, app.post(&of(&rotate, "2"), &none).await),
+        ("post", &rotate, app.post(&of(&rotate, "x"), &none).await),
+        ("post", &test, app.post(&of(&test, "1"), &none).await),
+        ("post", &test, app.post(&of(&test, "2"), &none).await),
+        ("post", &test, app.post(&of(&test, "x"), &none).await),
+    ];
+    eventually("it has failed", async || {
+        (app.get(&of(&one, "1"), None).await.data(200)["state"] == "failed").then_some(())
+    })
+    .await;
+    answers.extend([
+        ("get", &*log, app.get(&of(&log, "1"), None).await),
+        ("get", &log, app.get(&format!("{}?limit=0", of(&log, "1")), None).await),
+        ("get", &log, app.get(&of(&log, "2"), None).await),
+        ("get", &one, app.get(&of(&one, "1"), None).await),
+        ("get", &one, app.get(&of(&one, "2"), None).await),
+        ("get", &one, app.get(&of(&one, "x"), None).await),
+        ("post", &again, app.post(&of(&again, "1"), &none).await),
+        ("post", &again, app.post(&of(&again, "2"), &none).await),
+        ("post", &again, app.post(&of(&again, "x"), &none).await),
+    ]);
+    patch(&of(WEBHOOK, "1"), &json!({ "enabled": false })).await.data(200);
+    answers.extend([
+        ("post", &*test, app.post(&of(&test, "1"), &none).await),
+        ("post", &again, app.post(&of(&again, "1"), &none).await),
+        ("delete", WEBHOOK, app.delete(&of(WEBHOOK, "1"), None).await),
+        ("delete", WEBHOOK, app.delete(&of(WEBHOOK, "1"), None).await),
+        ("delete", WEBHOOK, app.delete(&of(WEBHOOK, "x"), None).await),
+    ]);
+    for n in 0..100 {
+        app.post(WEBHOOKS, &json!({ "url": format!("https://mapx.invalid/{n}") })).await.data(201);
+    }
+    answers.push(("post", WEBHOOKS, app.post(WEBHOOKS, &url).await));
     for (method, path, answer) in answers {
         let wrong = differences(&document, method, path, &answer);
         assert!(wrong.is_empty(), "{method} {path} {}: {wrong:#?}\n{}", answer.status, answer.body);

@@ -165,7 +165,7 @@ pub async fn connect(url: &str) -> Connection {
 /// A channel of such a connection.
 pub struct Raw {
     /// Kept open.
-    _connection: Connection,
+    connection: Connection,
     pub channel: Channel,
 }
 
@@ -173,12 +173,19 @@ impl Raw {
     pub async fn open(url: &str) -> Self {
         let connection = connect(url).await;
         let channel = connection.create_channel().await.expect("a channel");
-        Self { _connection: connection, channel }
+        Self { connection, channel }
     }
 
     /// The next message of a queue, unacked.
     pub async fn get(&self, queue: &str) -> Option<BasicGetMessage> {
         self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("the queue is there")
+    }
+
+    /// Whether there is such a queue. On a channel of its own, as the answer that there is none ends it.
+    pub async fn is_there(&self, queue: &str) -> bool {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), options, FieldTable::default()).await.is_ok()
     }
 
     /// Messages ready in a queue.
