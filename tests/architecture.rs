@@ -53,8 +53,8 @@ const HOMES: &[(&str, &str)] = &[
     ("opentelemetry_otlp", "traces"),
     ("opentelemetry_sdk", "traces"),
     ("jsonwebtoken", "auth"),
-    // Beside `auth` it is `rustls::crypto::ring`, the same cryptography for TLS.
-    ("ring", "auth embedder main"),
+    // But in `auth` it is `rustls::crypto::ring`, the same cryptography for TLS.
+    ("ring", "auth embedder webhook main"),
     ("governor", "http"),
     ("standardwebhooks", "webhook"),
     ("axum", "http"),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 use super::{
@@ -40,7 +42,7 @@ type Row = (&'static str, String, Option<Value>, u16, &'static str);
 
 fn rows() -> Vec<Row> {
     let (list, jobs) = (format!("{QUEUE}/dead-letters"), format!("{API}/regenerate-embeddings"));
-    let none = || Some(json!({}));
+    let (hooks, none) = ("/api/webhooks".to_owned(), || Some(json!({})));
     vec![
         ("POST", SAVE.into(), Some(json!({ "description": "Good" })), 201, ACTING_USERS),
         ("POST", format!("{API}/import"), Some(json!({ "description": "Good" })), 200, IMPORTERS),
@@ -57,6 +59,9 @@ fn rows() -> Vec<Row> {
         ("PUT", "/api/users/{id}/following/{other}".into(), None, 200, OWNER),
         ("DELETE", "/api/users/{id}/following/{other}".into(), None, 200, OWNER),
         ("GET", format!("{QUEUE}/status"), None, 200, WITH_TOKEN),
+        ("GET", format!("{QUEUE}/events"), None, 200, SEE_ALL),
+        ("GET", format!("{QUEUE}/history"), None, 200, SEE_ALL),
+        ("GET", format!("{QUEUE}/coverage"), None, 200, SEE_ALL),
         ("GET", format!("{QUEUE}/config"), None, 200, SEE_ALL),
         ("PUT", format!("{QUEUE}/config"), Some(json!({ "batch_size": 7 })), 200, OPERATORS),
         ("GET", format!("{QUEUE}/audit"), None, 200, SEE_ALL),
@@ -75,6 +80,16 @@ fn rows() -> Vec<Row> {
         ("DELETE", format!("{jobs}/{{job}}"), None, 404, OPERATORS),
         ("POST", format!("{jobs}/{{job}}/pause"), none(), 404, OPERATORS),
         ("POST", format!("{jobs}/{{job}}/resume"), none(), 404, OPERATORS),
+        ("POST", hooks.clone(), Some(json!({ "url": "https://example.org/hook" })), 201, OPERATORS),
+        ("GET", hooks.clone(), None, 200, SEE_ALL),
+        ("GET", format!("{hooks}/{{id}}"), None, 404, SEE_ALL),
+        ("PATCH", format!("{hooks}/{{id}}"), Some(json!({ "enabled": false })), 404, OPERATORS),
+        ("DELETE", format!("{hooks}/{{id}}"), None, 404, OPERATORS),
+        ("POST", format!("{hooks}/{{id}}/test"), none(), 404, OPERATORS),
+        ("POST", format!("{hooks}/{{id}}/rotate-secret"), none(), 404, OPERATORS),
+        ("GET", format!("{hooks}/{{id}}/deliveries"), None, 404, SEE_ALL),
+        ("GET", format!("{hooks}/{{id}}/deliveries/{{delivery}}"), None, 404, SEE_ALL),
+        ("POST", format!("{hooks}/{{id}}/deliveries/{{delivery}}/redeliver"), none(), 404, OPERATORS),
         ("GET", "/health/live".into(), None, 200, EVERYBODY),
         ("GET", "/health/ready".into(), None, 200, EVERYBODY),
         ("GET", "/metrics".into(), None, 200, SEE_NUMBERS),
@@ -88,17 +103,25 @@ fn path(pattern: &str, id: i64) -> String {
     let (one, two) = (user(1).to_string(), user(2).to_string());
     let path = pattern.replace("/users/{id}", &format!("/users/{one}")).replace("{id}", &id);
     let path = path.replace("{user_id}", &one).replace("{other}", &two).replace("{job}", "987654");
+    let path = path.replace("{delivery}", "987654");
     path.replace("{place_id}", "1").replace("{google_place_id}", "g1").replace("{recommendation_id}", "987654")
 }
 
+fn of(headers: &[(&'static str, &str)]) -> HeaderMap {
+    let header =
+        |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().expect("a value"));
+    headers.iter().map(header).collect()
+}
+
 /// What an operator can change, and what the owner has.
-async fn state(app: &TestApp, id: i64) -> [Value; 4] {
+async fn state(app: &TestApp, id: i64) -> [Value; 5] {
     let one = get(app, &format!("{API}/{id}"), &token_of(1)).await.json();
     let status = get(app, &format!("{QUEUE}/status"), READER).await.json();
     let config = get(app, &format!("{QUEUE}/config"), READER).await.json();
     let audit = get(app, &format!("{QUEUE}/audit"), READER).await.json();
     let config = json!([config["data"]["max_concurrent"], config["data"]["batch_size"]]);
-    [one, json!([status["data"]["recommendations"], status["data"]["paused"]]), config, audit]
+    let hooks = get(app, "/api/webhooks", READER).await.json();
+    [hooks, one, json!([status["data"]["recommendations"], status["data"]["paused"]]), config, audit]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,6 +149,12 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
                 403
             };
             let before = if may { None } else { Some(state(&app, id).await) };
+            if may && path.ends_with("/events") {
+                // It goes on without end.
+                let told = app.request(Method::GET, &path).headers(of(&headers)).send().await.expect("an answer");
+                assert_eq!(told.status(), status, "{caller}: {method} {path}");
+                continue;
+            }
             let seen = call(&app, method, &path, &headers, body.as_ref()).await;
             if seen.status.as_u16() != expected {
                 wrong.push(format!("{caller}: {method} {path}: {}, not {expected}: {}", seen.status, seen.text));
@@ -159,6 +188,18 @@ async fn no_route_is_missing_in_this_matrix() {
     let walked = rows().into_iter().map(|(method, path, ..)| (method.to_owned(), path)).collect();
     let differences: Vec<_> = described.symmetric_difference(&walked).collect();
     assert!(differences.is_empty(), "walked or described, and not both: {differences:?}");
+    app.stop().await;
+}
+
+/// They ask for a token themselves, and what they show is behind it.
+#[tokio::test]
+async fn pages_are_for_everybody() {
+    let app = app().await;
+    for path in ["/dashboard", "/dashboard/app.js", "/dashboard/style.css"] {
+        let page = call(&app, "GET", path, &[], None).await;
+        assert_eq!(page.status, 200, "{path}");
+        call(&app, "POST", path, &[], None).await.refused(405, "METHOD_NOT_ALLOWED");
+    }
     app.stop().await;
 }
 
