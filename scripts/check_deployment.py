@@ -5,6 +5,7 @@ Prints each finding as a line and exits with 1 when there are any.
 """
 
 import ipaddress
+import json
 import re
 import sys
 from pathlib import Path
@@ -54,6 +55,9 @@ def check_service(name, service, services):
         literal = value is not None and not REQUIRED.fullmatch(str(value))
         check(not (SECRET.search(key) and literal), f"{name}: {key} has a value or a default of its own")
         check(not re.search(r"://[^/@]*:[^/@]*@", str(value)), f"{name}: {key} carries a password in a URL")
+    for volume in service.get("volumes", []):
+        source = str(volume).split(":")[0]
+        check(not source.startswith("./") or Path(source).exists(), f"{name}: {source} doesn't exist")
     for port in service.get("ports", []):
         published = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port).rsplit(":", 1)[0]
         address = published.rpartition(":")[0]
@@ -122,6 +126,26 @@ def check_image():
         check(inside, f".dockerignore: leaves out {path.relative_to(root)}, which the build needs")
 
 
+def check_monitoring(services):
+    """The scraped targets are services, the alerts' jobs are scraped, and the dashboard's panels stand apart."""
+    scrapes = yaml.safe_load(Path("config/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    jobs = {scrape["job_name"] for scrape in scrapes}
+    hosts = {name for scrape in scrapes for dns in scrape.get("dns_sd_configs", []) for name in dns["names"]}
+    hosts |= {t.split(":")[0] for s in scrapes for each in s.get("static_configs", []) for t in each["targets"]}
+    check(hosts <= services.keys(), f"config/prometheus/prometheus.yml: {sorted(hosts - services.keys())} is no service")
+    asked = set(re.findall(r'job="([^"]+)"', Path("config/prometheus/alerts.yml").read_text()))
+    check(asked <= jobs, f"config/prometheus/alerts.yml: {sorted(asked - jobs)} isn't scraped")
+    dashboard = json.loads(Path("config/grafana/dashboards/mapx-embeddings.json").read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    check(len(ids) == len(set(ids)), "the dashboard: two panels have the same id")
+    taken = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        check(at["x"] + at["w"] <= 24 and not cells & taken, f"the dashboard: {panel['title']} lies over another panel")
+        taken |= cells
+
+
 def check_keda():
     """The example is YAML, and names queues and metrics that there are."""
     documents = list(yaml.safe_load_all(Path("config/keda.yaml").read_text()))
@@ -139,6 +163,7 @@ def main():
     check_compose(compose, text)
     check_settings(compose["services"])
     check_image()
+    check_monitoring(compose["services"])
     check_keda()
     for finding in findings:
         print(finding)
