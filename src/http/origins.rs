@@ -46,7 +46,7 @@ impl Origins {
         // Without credentials: a page sends its token itself, no browser does it for it.
         let layer = CorsLayer::new()
             .allow_origin(origins)
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-user-id")])
             .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE])
             .max_age(std::time::Duration::from_secs(600));
