@@ -1,6 +1,6 @@
 //! What a token says, once it is known to be good.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use uuid::Uuid;
 
 use super::{Caller, Rank, TokenError};
@@ -70,7 +70,8 @@ impl Wanted {
         match found {
             Value::String(text) => *text == self.value || self.is_scope() && self.is_among(text),
             Value::Array(items) => items.iter().any(|item| item.as_str() == Some(&self.value)),
-            Value::Bool(_) | Value::Number(_) => found.to_string() == self.value,
+            Value::Bool(flag) => self.value.parse() == Ok(*flag),
+            Value::Number(number) => self.value.parse().is_ok_and(|wanted: Number| wanted == *number),
             Value::Null | Value::Object(_) => false,
         }
     }
@@ -109,6 +110,7 @@ mod tests {
         assert!(met("role=admin", json!({"role": "admin"})));
         assert!(met("roles=admin", json!({"roles": ["user", "admin"]})));
         assert!(met("is_admin=true", json!({"is_admin": true})));
+        assert!(met("level=7", json!({"level": 7})) && !met("level=7", json!({"level": 70})));
         assert!(met("scope=mapx:admin", json!({"scope": "openid mapx:admin"})));
         assert!(met("realm_access.roles=admin", json!({"realm_access": {"roles": ["admin"]}})));
         assert!(met("https://mapx.example/role=admin", json!({"https://mapx.example/role": "admin"})));

@@ -34,7 +34,7 @@ async fn a_named_page_may_call_and_no_other() {
     let seen = preflight(&app, PAGE).await;
     assert_eq!((seen.status.as_u16(), allowed(&seen).as_deref()), (200, Some(PAGE)));
     let methods = seen.headers["access-control-allow-methods"].to_str().unwrap();
-    assert!(["GET", "POST", "PUT", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
+    assert!(["GET", "POST", "PUT", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
     assert!(seen.headers["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
     assert!(!seen.headers.contains_key("access-control-allow-credentials"));
     for other in [EVIL, "null", "https://app.example.org.evil.example", "http://app.example.org"] {

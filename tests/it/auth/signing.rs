@@ -34,7 +34,7 @@ pub fn hs256(secret: &str, claims: &Value) -> String {
 /// A pair of keys whose public half is in a set.
 pub enum Issuer {
     Rsa(Box<RsaKeyPair>),
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
 }
 
 impl Issuer {
@@ -50,7 +50,7 @@ impl Issuer {
         let random = SystemRandom::new();
         let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.as_ref(), &random);
-        Self::Ec(pair.expect("a key"))
+        Self::Ec(Box::new(pair.expect("a key")))
     }
 
     pub fn algorithm(&self) -> &'static str {
