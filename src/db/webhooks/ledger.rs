@@ -348,7 +348,7 @@ async fn disable(
 fn span(duration: Duration) -> String {
     let units = [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1_000, "s")];
     let ms = duration.as_millis();
-    match units.into_iter().find(|(unit, _)| ms >= *unit && ms % unit == 0) {
+    match units.into_iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{} {name}", ms / unit),
         None => format!("{ms} ms"),
     }
