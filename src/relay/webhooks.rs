@@ -25,6 +25,16 @@ const LOST_IN_A_QUEUE: Duration = Duration::from_secs(10 * 60);
 /// Steps of removing what has been kept for long enough before something else has its turn.
 const FORGET_STEPS: usize = 20;
 
+/// What a pass found; the last one counts most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pass {
+    /// Nothing is due.
+    Idle,
+    /// What is due is for endpoints that have their hands full.
+    Full,
+    HandedOver,
+}
+
 pub struct WebhookRelay {
     db: Db,
     broker: Arc<OnDemand>,
@@ -68,15 +78,17 @@ impl WebhookRelay {
     /// Relays until `shutdown`. Errors are waited out with back-off.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut delays = patience();
-        let (mut checked, mut failing) = (Instant::now(), false);
+        let (mut checked, mut failing, mut soon) = (Instant::now(), false, BUSY_POLL);
         while !shutdown.is_cancelled() {
             let wait = match self.turn(&mut checked).await {
-                Ok(handed_over) => {
+                Ok(pass) => {
                     delays = patience();
                     if std::mem::take(&mut failing) {
                         tracing::info!("webhooks are handed to the broker again");
                     }
-                    if handed_over > 0 { BUSY_POLL.min(self.poll) } else { self.poll }
+                    // One that hangs is looked at less and less.
+                    soon = if pass == Pass::Full { (soon * 2).min(self.poll) } else { BUSY_POLL };
+                    if pass == Pass::Idle { self.poll } else { soon.min(self.poll) }
                 }
                 Err(error) => self.told(&error, &mut failing, &mut delays),
             };
@@ -92,22 +104,25 @@ impl WebhookRelay {
         delays.next().unwrap_or(MAX_BACKOFF)
     }
 
-    /// Returns how many were handed over.
-    async fn turn(&self, checked: &mut Instant) -> Result<usize, RelayError> {
+    async fn turn(&self, checked: &mut Instant) -> Result<Pass, RelayError> {
         if checked.elapsed() >= self.reconcile_every {
             *checked = Instant::now();
             self.forget().await?;
             self.release_lost().await?;
         }
-        let mut handed_over = 0;
-        for endpoint in self.db.webhooks_due(self.at_once).await? {
+        let mut pass = Pass::Idle;
+        for endpoint in self.db.webhooks_due().await? {
+            if endpoint.under_way >= self.at_once as i64 {
+                pass = pass.max(Pass::Full);
+                continue;
+            }
             // Before anything is claimed for it.
             self.broker.get()?;
-            let claimed = self.db.claim_deliveries(endpoint, self.at_once).await?;
-            handed_over += claimed.len();
+            let claimed = self.db.claim_deliveries(endpoint.id, self.at_once).await?;
+            pass = pass.max(if claimed.is_empty() { Pass::Full } else { Pass::HandedOver });
             self.publish(claimed).await?;
         }
-        Ok(handed_over)
+        Ok(pass)
     }
 
     async fn publish(&self, claimed: Vec<Claimed>) -> Result<(), RelayError> {

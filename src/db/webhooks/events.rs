@@ -239,3 +239,127 @@ async fn insert(tx: &Tx<'_>, event: Event, endpoints: &[i64], deliveries: &[[Val
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use crate::config::Settings;
+    use crate::config::secret::{Secret, ServerUrl};
+    use crate::db::attempts::FailureClass;
+    use crate::db::embeddings::{Finished, Made};
+    use crate::db::tasks::{AttemptMade, FailedAttempt};
+    use crate::db::webhooks::{Created, DeliveryRow};
+    use crate::db::{Db, ModelSpec, sql};
+    use crate::domain::embedding::Embedding;
+    use crate::domain::status::TaskState;
+    use crate::domain::task::{EmbedTask, Target};
+    use crate::domain::webhook::request::{Chosen, NewEndpoint};
+
+    const TASK: EmbedTask = EmbedTask { recommendation_id: 1, content_version: 1, target: Target::Current };
+
+    /// With a row and its task.
+    async fn open() -> (tempfile::TempDir, Db) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut settings = Settings::load(None, []).expect("the defaults are valid").database;
+        settings.url = ServerUrl::new(format!("sqlite://{}", folder.path().join("test.db").display()));
+        let db = Db::open(&settings, ModelSpec { id: "none".into(), dimensions: 2 }).await.expect("opens");
+        let user = "INSERT INTO users (id, created_at) VALUES (x'00000000000000000000000000000001', '2026-01-01T00:00:00Z')";
+        let row = "INSERT INTO recommendations (user_id, content_type, description, visibility, created_at, updated_at) \
+            VALUES (x'00000000000000000000000000000001', 'unclear', 'somewhere', 'public', '2026-01-01T00:00:00Z', \
+            '2026-01-01T00:00:00Z')";
+        for statement in [user, row] {
+            db.change(statement, []).await.expect("written");
+        }
+        (folder, db)
+    }
+
+    async fn enqueue(db: &Db) {
+        let insert = "INSERT INTO embedding_tasks (recommendation_id, target, content_version, priority, state, attempts, \
+            enqueued_at, not_before, updated_at) VALUES (1, 'current', 1, 1, 'published', 0, $1, $1, $1) \
+            ON CONFLICT (recommendation_id, target) DO UPDATE SET state = 'published'";
+        db.change(insert, [sql::now().into()]).await.expect("written");
+    }
+
+    async fn register(db: &Db) -> i64 {
+        let url = "https://example.com/".to_owned();
+        let new = NewEndpoint { url, description: None, chosen: Chosen::ALL, include_regenerations: false };
+        match db.create_webhook(new, Secret::new("whsec_AAAA"), "test".into()).await.expect("written") {
+            Created::New(endpoint) => endpoint.id,
+            Created::TooMany => panic!("it is the first one"),
+        }
+    }
+
+    async fn fail(db: &Db, state: TaskState) {
+        let made = AttemptMade { class: FailureClass::Transient, worker: "w".into(), duration: Default::default() };
+        let (error, not_before) = ("somewhere is too long".to_owned(), sql::now());
+        let failure = FailedAttempt { task: TASK, attempts: 4, error, state, not_before, made: Some(made) };
+        assert_eq!(db.record_failures(vec![failure]).await.expect("written"), [true]);
+    }
+
+    async fn finish(db: &Db) -> bool {
+        let embedding = Embedding::new(vec![1.0, 0.0], 2).expect("a direction");
+        let made = Made::Vector { embedding, hash: "h".into(), parts: 1 };
+        db.finish(vec![Finished { task: TASK, made }]).await.expect("written")[0]
+    }
+
+    async fn told(db: &Db, endpoint: i64) -> Vec<DeliveryRow> {
+        db.webhook_deliveries(endpoint, None, 100, None).await.expect("read")
+    }
+
+    #[tokio::test]
+    async fn a_death_is_told_once_however_often_it_is_recorded_and_again_after_a_replay() {
+        let (_folder, db) = open().await;
+        let endpoint = register(&db).await;
+        enqueue(&db).await;
+        fail(&db, TaskState::Retrying).await;
+        assert!(told(&db, endpoint).await.is_empty());
+        for _ in 0..2 {
+            fail(&db, TaskState::Dead).await;
+            let told = told(&db, endpoint).await;
+            assert_eq!((told.len(), told[0].event.as_str()), (1, "embedding.failed"));
+            assert!(told[0].data.contains("transient") && !told[0].data.contains("somewhere"), "{}", told[0].data);
+        }
+        enqueue(&db).await;
+        fail(&db, TaskState::Dead).await;
+        let told = told(&db, endpoint).await;
+        assert_eq!(told.len(), 2);
+        assert_ne!(told[0].event_id, told[1].event_id);
+    }
+
+    #[tokio::test]
+    async fn a_vector_is_told_once_however_often_it_is_written_back() {
+        let (_folder, db) = open().await;
+        let endpoint = register(&db).await;
+        enqueue(&db).await;
+        assert!(finish(&db).await && finish(&db).await);
+        let told = told(&db, endpoint).await;
+        assert_eq!((told.len(), told[0].event.as_str()), (1, "embedding.ready"));
+    }
+
+    #[tokio::test]
+    async fn what_is_rolled_back_is_told_to_nobody() {
+        let (_folder, db) = open().await;
+        let endpoint = register(&db).await;
+        enqueue(&db).await;
+        let undone = db.write(|tx| {
+            async move {
+                super::tell_ready(tx, "none", &[super::Ready { id: 1, content_version: 1 }]).await?;
+                sql::execute(tx.conn(), "INSERT INTO nowhere VALUES (1)", []).await.map(drop)
+            }
+            .boxed()
+        });
+        assert!(undone.await.is_err());
+        assert!(told(&db, endpoint).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_a_listener_nothing_is_looked_for() {
+        let (_folder, db) = open().await;
+        assert!(!db.listeners.may_be());
+        enqueue(&db).await;
+        assert!(finish(&db).await);
+        register(&db).await;
+        assert!(db.listeners.may_be());
+    }
+}

@@ -84,9 +84,12 @@ pub struct Recorded {
     pub disable_after: Duration,
 }
 
-#[derive(FromQueryResult)]
-struct Id {
-    id: i64,
+/// An endpoint with something due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct DueEndpoint {
+    pub id: i64,
+    /// Its deliveries that are with the broker.
+    pub under_way: i64,
 }
 
 #[derive(FromQueryResult)]
@@ -124,14 +127,13 @@ pub(super) fn payload(event: &str, occurred_at: DateTime<Utc>, data: &str) -> St
 }
 
 impl Db {
-    /// The endpoints with something due for which fewer than `at_once` deliveries are under way.
-    pub async fn webhooks_due(&self, at_once: usize) -> Result<Vec<i64>, DbError> {
-        let select = "SELECT e.id FROM webhook_endpoints e WHERE e.disabled_at IS NULL AND EXISTS \
+    /// The endpoints with something due, and how many deliveries are under way for each.
+    pub async fn webhooks_due(&self) -> Result<Vec<DueEndpoint>, DbError> {
+        let select = "SELECT e.id, (SELECT count(*) FROM webhook_deliveries p WHERE p.endpoint_id = e.id \
+            AND p.state = 'published') AS under_way FROM webhook_endpoints e WHERE e.disabled_at IS NULL AND EXISTS \
             (SELECT 1 FROM webhook_deliveries d WHERE d.endpoint_id = e.id AND d.state IN ('pending', 'retrying') \
-            AND d.not_before <= $1) AND (SELECT count(*) FROM webhook_deliveries p WHERE p.endpoint_id = e.id \
-            AND p.state = 'published') < $2 ORDER BY e.id";
-        let values: [Value; 2] = [sql::now().into(), (at_once as i64).into()];
-        Ok(sql::all::<Id>(self.read(), select, values).await?.into_iter().map(|row| row.id).collect())
+            AND d.not_before <= $1) ORDER BY e.id";
+        sql::all(self.read(), select, [sql::now().into()]).await
     }
 
     /// Claims what is due for an endpoint, the longest due first, as far as no more than `at_once` are under way then.
@@ -215,7 +217,7 @@ async fn claim(tx: &Tx<'_>, endpoint: i64, at_once: i64) -> Result<Vec<Claimed>,
     if sql::is_postgres(tx.conn()) {
         // One relay at a time, so that they don't exceed the number together.
         let lock = "SELECT id FROM webhook_endpoints WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED";
-        if sql::one::<Id>(tx.conn(), lock, [endpoint.into()]).await?.is_none() {
+        if sql::scalar::<i64>(tx.conn(), lock, [endpoint.into()]).await?.is_none() {
             return Ok(Vec::new());
         }
     }
@@ -348,7 +350,7 @@ async fn disable(
 fn span(duration: Duration) -> String {
     let units = [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1_000, "s")];
     let ms = duration.as_millis();
-    match units.into_iter().find(|(unit, _)| ms >= *unit && ms % unit == 0) {
+    match units.into_iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{} {name}", ms / unit),
         None => format!("{ms} ms"),
     }

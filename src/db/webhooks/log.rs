@@ -62,7 +62,7 @@ pub struct DeliveryAttempt {
 /// What became of the wish to deliver something once more.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Redelivered {
-    Again(DeliveryRow),
+    Again(Box<DeliveryRow>),
     /// It hasn't ended yet.
     Open(DeliveryState),
     /// Its endpoint is disabled.
@@ -73,7 +73,7 @@ pub enum Redelivered {
 /// What became of the wish to try an endpoint out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tested {
-    Sent(DeliveryRow),
+    Sent(Box<DeliveryRow>),
     Disabled,
     Unknown,
 }
@@ -172,7 +172,7 @@ async fn redeliver(tx: &Tx<'_>, endpoint: i64, id: i64, who: &str) -> Result<Red
     sql::execute(tx.conn(), update, [id.into(), urgent().into(), sql::now().into()]).await?;
     let about = json!({ "webhook": endpoint, "delivery": id }).to_string();
     audit::note(tx, who, "webhook.redeliver", &about, 1).await?;
-    Ok(Redelivered::Again(find(tx, id).await?))
+    Ok(Redelivered::Again(Box::new(find(tx, id).await?)))
 }
 
 async fn test(tx: &Tx<'_>, endpoint: i64, who: &str) -> Result<Tested, DbError> {
@@ -194,5 +194,5 @@ async fn test(tx: &Tx<'_>, endpoint: i64, who: &str) -> Result<Tested, DbError> 
     let id: Option<i64> = sql::scalar(tx.conn(), insert, values).await?;
     let id = id.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?;
     audit::note(tx, who, "webhook.test", &json!({ "webhook": endpoint, "delivery": id }).to_string(), 1).await?;
-    Ok(Tested::Sent(find(tx, id).await?))
+    Ok(Tested::Sent(Box::new(find(tx, id).await?)))
 }

@@ -19,7 +19,7 @@ use crate::config::secret::Secret;
 use crate::domain::webhook::request::{Chosen, EndpointChange, NewEndpoint};
 
 pub(super) use events::{Dead, Ready, tell_dead, tell_finished, tell_ready, tell_stored};
-pub use ledger::{Claimed, LoadedDelivery, Recorded, Verdict};
+pub use ledger::{Claimed, DueEndpoint, LoadedDelivery, Recorded, Verdict};
 pub use log::{DeliveryAttempt, DeliveryRow, Redelivered, Tested};
 pub use upkeep::WebhookCounts;
 

@@ -237,7 +237,7 @@ pub async fn redeliver(
     let (id, delivery) = (path.id("id")?, path.id("delivery")?);
     match state.db.redeliver_webhook(id, delivery, who).await? {
         Redelivered::Again(row) => {
-            Ok((StatusCode::ACCEPTED, Envelope::new(DeliveryBody::from(row), "Delivered once more")))
+            Ok((StatusCode::ACCEPTED, Envelope::new(DeliveryBody::from(*row), "Delivered once more")))
         }
         Redelivered::Open(state) => {
             Err(ApiError::Conflict(format!("delivery {delivery} is {}: it has not ended yet", state.as_str())))
@@ -267,7 +267,7 @@ pub async fn test(
 ) -> Result<impl IntoResponse, ApiError> {
     let id = path.id("id")?;
     match state.db.test_webhook(id, who).await? {
-        Tested::Sent(row) => Ok((StatusCode::ACCEPTED, Envelope::new(DeliveryBody::from(row), "Test sent"))),
+        Tested::Sent(row) => Ok((StatusCode::ACCEPTED, Envelope::new(DeliveryBody::from(*row), "Test sent"))),
         Tested::Disabled => Err(disabled(id)),
         Tested::Unknown => Err(ApiError::NotFound("webhook")),
     }
