@@ -95,6 +95,7 @@ async fn whoever_comes_back_is_told_what_was_missed_and_nothing_twice() {
 #[tokio::test]
 async fn an_id_of_another_stream_is_refused_by_name() {
     let app = TestApp::start().await;
+    app.get(&format!("{EVENTS}?queued=perhaps"), None).await.refusal(400);
     let answer = app.send(app.request(reqwest::Method::GET, EVENTS).header("last-event-id", "yesterday")).await;
     assert!(answer.refusal(400).starts_with("last-event-id"), "{}", answer.body);
     app.stop().await;
