@@ -61,7 +61,7 @@ export function follow(on) {
     let silence = setTimeout(() => abort.abort(), SILENCE);
     try {
       const more = last === null ? {} : { "last-event-id": last };
-      const response = await fetch(queue("events"), { headers: headers(more), cache: "no-store", signal: abort.signal });
+      const response = await fetch(queue("events?queued=true"), { headers: headers(more), cache: "no-store", signal: abort.signal });
       if (!response.ok) {
         // Of another service than the one before.
         if (response.status === 400) last = null;

@@ -164,7 +164,7 @@ export function happened(kind, event) {
   const id = event.recommendation_id;
   const known = seen.get(id);
   // Of a regeneration: nobody waits for it, and there may be thousands.
-  if (kind === "ready" && event.took_ms === null && !known) {
+  if (kind === "ready" && event.took_ms === undefined && !known) {
     regenerated += 1;
     say("activity-note", `saves and edits as they become ready; ${count(regenerated)} more of regenerations`);
     return;
@@ -192,7 +192,7 @@ function drawActivity() {
   }, (line, item) => {
     const [style, word] = KINDS[item.kind];
     pill(line.pill, style, word);
-    const took = item.event.took_ms === null || item.event.took_ms === undefined ? "" : `, ${millis(item.event.took_ms)} after it was asked for`;
+    const took = item.event.took_ms === undefined ? "" : `, ${millis(item.event.took_ms)} after it was asked for`;
     say(line.text, `Recommendation ${item.id}${took}`);
     when(line.time, item.at);
     say(line.why, item.event.error ?? "");

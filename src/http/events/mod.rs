@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use wire::Position;
-use wire::{render, skipped};
+use wire::{Rendered, render, skipped};
 
 use super::error::ApiError;
 use super::routes::StatusSource;
@@ -47,9 +47,23 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 struct Tick {
     status: Bytes,
-    entries: Vec<(i64, Bytes)>,
-    /// All of it.
-    whole: Bytes,
+    entries: Vec<Rendered>,
+    /// All of it, and without what was queued.
+    all: Bytes,
+    ended: Bytes,
+}
+
+impl Tick {
+    fn new(status: Bytes, entries: Vec<Rendered>) -> Self {
+        let all = joined(entries.iter().map(|entry| &entry.all), &status);
+        let ended = joined(entries.iter().map(|entry| &entry.ended), &status);
+        Self { status, entries, all, ended }
+    }
+}
+
+fn joined<'b>(parts: impl Iterator<Item = &'b Bytes>, last: &'b Bytes) -> Bytes {
+    let parts: Vec<&[u8]> = parts.chain([last]).map(|bytes| bytes.as_ref()).collect();
+    parts.concat().into()
 }
 
 #[derive(Default)]
@@ -143,9 +157,7 @@ impl Events {
             true => Bytes::from(format!("id: {cursor}\nevent: status\ndata: {status}\n\n")),
             false => Bytes::new(),
         };
-        let entries = render(&entries, None);
-        let whole = entries.iter().flat_map(|(_, bytes)| bytes.iter()).chain(status.iter()).copied().collect();
-        Ok(Tick { status, entries, whole })
+        Ok(Tick::new(status, render(&entries, None)))
     }
 
     async fn send(&self, tick: Tick) {
@@ -160,7 +172,7 @@ impl Events {
             self.looking.send_replace(true);
             hub.cohorts.clone()
         };
-        if tick.whole.is_empty() {
+        if tick.all.is_empty() {
             return;
         }
         let pause = TICK.mul_f64(SPREAD / cohorts.len().max(1) as f64);
@@ -173,15 +185,17 @@ impl Events {
         }
     }
 
-    /// A stream of what happens from now on, after what has happened since `last`.
+    /// A stream of what happens from now on, after what has happened since `last`; with what is queued, where that is
+    /// wanted.
     ///
     /// # Errors
     /// `TooManyListeners`, or `Unavailable` when the database doesn't answer.
     pub async fn listen(
         self: &Arc<Self>,
         last: Option<Position>,
+        queued: bool,
     ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, ApiError> {
-        let mut listener = self.join()?;
+        let mut listener = self.join(queued)?;
         let looking = async { self.looking.subscribe().wait_for(|looking| *looking).await.map(|_| ()) };
         if !matches!(timeout(FIRST_LOOK, looking).await, Ok(Ok(()))) {
             return Err(ApiError::Unavailable);
@@ -194,9 +208,9 @@ impl Events {
                 first.extend(skipped(last.entry, None));
             }
             let missed = render(&missed, Some(last));
-            listener.seen = missed.iter().map(|(id, _)| *id).collect();
+            listener.seen = missed.iter().map(|entry| entry.id).collect();
             listener.seen.insert(last.entry);
-            missed.iter().for_each(|(_, bytes)| first.extend_from_slice(bytes));
+            missed.iter().for_each(|entry| first.extend_from_slice(listener.part(entry)));
         }
         first.extend_from_slice(&self.hub().status);
         listener.first = Some(first.into());
@@ -206,7 +220,7 @@ impl Events {
         }))
     }
 
-    fn join(self: &Arc<Self>) -> Result<Listener, ApiError> {
+    fn join(self: &Arc<Self>, queued: bool) -> Result<Listener, ApiError> {
         let mut hub = self.hub();
         if self.closed.is_cancelled() {
             return Err(ApiError::Unavailable);
@@ -225,7 +239,7 @@ impl Events {
             }
         };
         self.came.notify_one();
-        Ok(Listener { events: self.clone(), receiver, first: None, seen: HashSet::new() })
+        Ok(Listener { events: self.clone(), receiver, queued, first: None, seen: HashSet::new() })
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
@@ -236,6 +250,8 @@ impl Events {
 struct Listener {
     events: Arc<Events>,
     receiver: broadcast::Receiver<Arc<Tick>>,
+    /// Whether it wants to know of what is queued.
+    queued: bool,
     first: Option<Bytes>,
     /// Entries that it has had, as it asked for what it had missed.
     seen: HashSet<i64>,
@@ -273,11 +289,15 @@ impl Listener {
     }
 
     fn unseen(&self, tick: &Tick) -> Bytes {
-        if !tick.entries.iter().any(|(id, _)| self.seen.contains(id)) {
-            return tick.whole.clone();
+        if !tick.entries.iter().any(|entry| self.seen.contains(&entry.id)) {
+            return if self.queued { tick.all.clone() } else { tick.ended.clone() };
         }
-        let entries = tick.entries.iter().filter(|(id, _)| !self.seen.contains(id));
-        entries.flat_map(|(_, bytes)| bytes.iter()).chain(tick.status.iter()).copied().collect()
+        let entries = tick.entries.iter().filter(|entry| !self.seen.contains(&entry.id));
+        joined(entries.map(|entry| self.part(entry)), &tick.status)
+    }
+
+    fn part<'r>(&self, entry: &'r Rendered) -> &'r Bytes {
+        if self.queued { &entry.all } else { &entry.ended }
     }
 }
 

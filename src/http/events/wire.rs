@@ -2,10 +2,10 @@
 
 use axum::body::Bytes;
 use chrono::DateTime;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::db::journal::Entry;
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventKind};
 use crate::domain::fields::InvalidField;
 
 /// Events in a tick; beyond that they are only counted.
@@ -31,8 +31,18 @@ impl Position {
     }
 }
 
+/// What is sent of an entry.
+#[derive(Clone, Debug)]
+pub(super) struct Rendered {
+    pub id: i64,
+    /// Everything.
+    pub all: Bytes,
+    /// Without what was queued: half of the bytes for those who wait for results.
+    pub ended: Bytes,
+}
+
 /// Each entry as it is sent: its events after `from`, and how many were skipped.
-pub(super) fn render(entries: &[Entry], from: Option<Position>) -> Vec<(i64, Bytes)> {
+pub(super) fn render(entries: &[Entry], from: Option<Position>) -> Vec<Rendered> {
     let mut room = MOST;
     let mut rendered = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -42,30 +52,41 @@ pub(super) fn render(entries: &[Entry], from: Option<Position>) -> Vec<(i64, Byt
             _ => 0,
         };
         let events = entry.events.iter().enumerate().skip(begin);
-        let mut text = String::new();
+        let (mut all, mut ended) = (Vec::new(), Vec::new());
         for (n, event) in events.clone().take(room) {
-            text.push_str(&message(entry.id, n, event));
+            let message = message(entry.id, n, event);
+            all.extend_from_slice(message.as_bytes());
+            if event.kind != EventKind::Queued {
+                ended.extend_from_slice(message.as_bytes());
+            }
         }
         let left = events.count();
         let skipped_now = entry.skipped + left.saturating_sub(room) as u64;
         room = room.saturating_sub(left);
-        let mut bytes = text.into_bytes();
         if skipped_now > 0 {
-            bytes.extend(skipped(entry.id, Some(skipped_now)));
+            let skipped = skipped(entry.id, Some(skipped_now));
+            all.extend_from_slice(&skipped);
+            ended.extend_from_slice(&skipped);
         }
-        rendered.push((entry.id, bytes.into()));
+        rendered.push(Rendered { id: entry.id, all: all.into(), ended: ended.into() });
     }
     rendered
 }
 
 fn message(entry: i64, n: usize, event: &Event) -> String {
-    let data = json!({
+    let mut data = json!({
         "recommendation_id": event.recommendation_id,
-        "content_version": event.content_version,
         "at": DateTime::from_timestamp_millis(event.at_ms),
-        "took_ms": event.took_ms,
-        "error": event.error,
     });
+    for (name, value) in [
+        ("content_version", event.content_version.map(Value::from)),
+        ("took_ms", event.took_ms.map(Value::from)),
+        ("error", event.error.clone().map(Value::from)),
+    ] {
+        if let Some(value) = value {
+            data[name] = value;
+        }
+    }
     format!("id: {entry}.{n}\nevent: {}\ndata: {data}\n\n", event.kind.as_str())
 }
 
@@ -77,7 +98,6 @@ pub(super) fn skipped(entry: i64, count: Option<u64>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::EventKind;
 
     fn entry(id: i64, events: usize, skipped: u64) -> Entry {
         let event = |n: usize| Event {
@@ -91,8 +111,17 @@ mod tests {
         Entry { id, skipped, events: (0..events).map(event).collect() }
     }
 
-    fn text(rendered: &[(i64, Bytes)]) -> String {
-        rendered.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+    fn text(rendered: &[Rendered]) -> String {
+        rendered.iter().map(|entry| String::from_utf8_lossy(&entry.all).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_queued_is_for_those_who_ask() {
+        let mut entry = entry(1, 2, 0);
+        entry.events[0].kind = EventKind::Queued;
+        let rendered = render(&[entry], None).remove(0);
+        let kinds = |bytes: &Bytes| String::from_utf8_lossy(bytes).matches("event: ").count();
+        assert_eq!((kinds(&rendered.all), kinds(&rendered.ended)), (2, 1));
     }
 
     #[test]

@@ -93,8 +93,37 @@ async fn whoever_comes_back_is_told_what_was_missed_and_nothing_twice() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_while_somebody_comes_back_is_not_told_twice() {
+    let app = TestApp::start().await;
+    // The look for this one goes on meanwhile, and is at some other point each time.
+    let _other = Listener::open(&app.base, None).await;
+    let mut last = "0".to_owned();
+    for round in 0..8 {
+        let missed = app.save_text(&format!("missed {round}")).await;
+        app.embedding_is(missed, "ready").await;
+        tokio::time::sleep(Duration::from_millis(60 * round)).await;
+        let mut listener = Listener::open(&app.base, Some(&last)).await;
+        let next = app.save_text(&format!("next {round}")).await;
+        let mut told = Vec::new();
+        while told.last() != Some(&(next, "ready".to_owned())) {
+            let message = listener.next().await.expect("it goes on");
+            if let Some(id) = message.data["recommendation_id"].as_i64() {
+                told.push((id, message.event));
+                last = message.id;
+            }
+        }
+        let expected = [missed, next].map(|id| ["queued", "ready"].map(|kind| (id, kind.to_owned()))).concat();
+        let mut sorted = told.clone();
+        sorted.sort();
+        assert_eq!(sorted, expected, "in round {round}: {told:?}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn an_id_of_another_stream_is_refused_by_name() {
     let app = TestApp::start().await;
+    app.get(&format!("{EVENTS}?queued=perhaps"), None).await.refusal(400);
     let answer = app.send(app.request(reqwest::Method::GET, EVENTS).header("last-event-id", "yesterday")).await;
     assert!(answer.refusal(400).starts_with("last-event-id"), "{}", answer.body);
     app.stop().await;

@@ -26,7 +26,8 @@ pub struct Listener {
 impl Listener {
     /// Waits for the answer's head: what is done after that is told.
     pub async fn open(base: &str, last: Option<&str>) -> Self {
-        let mut request = reqwest::Client::new().get(format!("{base}/api/recommendations/embedding-queue/events"));
+        let mut request =
+            reqwest::Client::new().get(format!("{base}/api/recommendations/embedding-queue/events?queued=true"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
