@@ -300,7 +300,9 @@ mod tests {
     async fn finish(db: &Db) -> bool {
         let embedding = Embedding::new(vec![1.0, 0.0], 2).expect("a direction");
         let made = Made::Vector { embedding, hash: "h".into(), parts: 1 };
-        db.finish(vec![Finished { task: TASK, made }]).await.expect("written")[0]
+        db.finish(vec![Finished { task: TASK, made, enqueued_at: None, regenerated: false }])
+            .await
+            .expect("written")[0]
     }
 
     async fn told(db: &Db, endpoint: i64) -> Vec<DeliveryRow> {
