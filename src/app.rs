@@ -102,7 +102,7 @@ impl App {
             &settings.queue,
             id.clone(),
         );
-        let webhooks = Webhooks::build(&settings, role, &db, id.clone())?;
+        let webhooks = Webhooks::new(&settings, role, &db, id.clone());
         let worker = Arc::new(worker.with_courier(webhooks.courier.clone()));
         let reporter = Reporter::new(id, db.clone(), worker.clone(), relay.clone(), guard, role);
         let search = Arc::new(Search::new(db.clone(), embedder.clone(), &settings));
@@ -288,7 +288,7 @@ struct Webhooks {
 
 impl Webhooks {
     /// They go through a broker of their own on the same server, under the prefix `PREFIX.webhooks`.
-    fn build(settings: &Settings, role: Role, db: &Db, process: Arc<str>) -> anyhow::Result<Self> {
+    fn new(settings: &Settings, role: Role, db: &Db, process: Arc<str>) -> Self {
         let of_broker = settings.clone();
         let broker = Arc::new(OnDemand::new(move || {
             // No rungs: the waits are long, and kept in the ledger.
@@ -296,10 +296,10 @@ impl Webhooks {
             let topology = Topology::new(&format!("{}.webhooks", of_broker.broker.prefix), &never);
             broker_of(&of_broker, role, topology).map_err(|error| Unavailable(format!("{error:#}")))
         }));
-        let sender = Sender::new(&settings.webhook)?;
+        let sender = Sender::new(&settings.webhook);
         let relay = Arc::new(WebhookRelay::new(db.clone(), broker.clone(), settings));
         let courier = Arc::new(Courier::new(db.clone(), broker.clone(), sender, settings, process));
-        Ok(Self { broker, relay, courier })
+        Self { broker, relay, courier }
     }
 }
 

@@ -5,7 +5,7 @@ mod resolver;
 pub mod secret;
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -29,15 +29,12 @@ const MAX_ERROR: usize = 500;
 /// Connections to one host that wait for more to send.
 const IDLE: usize = 2;
 
-/// The settings don't make a client.
-#[derive(Debug, thiserror::Error)]
-#[error("webhook: {0}")]
-pub struct BuildError(String);
-
 /// Sends webhooks; cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    client: Client,
+    /// Made when there is something to send: to read the certificates takes a while, and may fail.
+    client: Arc<OnceLock<Result<Client, String>>>,
+    timeout: Duration,
     allow_private: bool,
 }
 
@@ -77,22 +74,34 @@ impl Answer {
 }
 
 impl Sender {
-    /// # Errors
-    /// When the system's certificate authorities can't be used.
-    pub fn new(settings: &WebhookSettings) -> Result<Self, BuildError> {
+    pub fn new(settings: &WebhookSettings) -> Self {
+        Self { client: Arc::default(), timeout: settings.timeout(), allow_private: settings.allow_private }
+    }
+
+    fn client(&self) -> Result<&Client, String> {
+        self.client.get_or_init(|| self.build()).as_ref().map_err(Clone::clone)
+    }
+
+    fn build(&self) -> Result<Client, String> {
         // reqwest brings no cryptography of its own. An error says that the process has a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(settings.timeout())
-            // A proxy would look the name up for itself, out of sight of the resolver.
-            .no_proxy()
-            // What an endpoint's URL was allowed for says nothing of where it leads on to.
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .pool_max_idle_per_host(IDLE)
-            .dns_resolver(Arc::new(Guarded::new(settings.allow_private)));
-        let client = client.build().map_err(|error| BuildError(chain(&error)))?;
-        Ok(Self { client, allow_private: settings.allow_private })
+        let builder = || {
+            Client::builder()
+                .timeout(self.timeout)
+                // A proxy would look the name up for itself, out of sight of the resolver.
+                .no_proxy()
+                // What an endpoint's URL was allowed for says nothing of where it leads on to.
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .pool_max_idle_per_host(IDLE)
+                .dns_resolver(Arc::new(Guarded::new(self.allow_private)))
+        };
+        builder().build().or_else(|error| {
+            let error = chain(&error);
+            tracing::warn!(error, "no certificate authority of the system can be used: webhooks to https:// fail");
+            // Those to http:// need none.
+            builder().tls_certs_only([]).build().map_err(|error| chain(&error))
+        })
     }
 
     /// Sends it once. Whatever happens is an answer.
@@ -116,7 +125,7 @@ impl Sender {
         let timestamp = at.timestamp();
         let signatures = signatures(outgoing, timestamp)?;
         let request = self
-            .client
+            .client()?
             .post(url)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(USER_AGENT, concat!("mapx-embeddings/", env!("CARGO_PKG_VERSION")))
@@ -190,7 +199,7 @@ mod tests {
 
     fn sender(allow_private: bool) -> Sender {
         let settings = Settings::load(None, []).unwrap().webhook;
-        Sender::new(&WebhookSettings { allow_private, ..settings }).unwrap()
+        Sender::new(&WebhookSettings { allow_private, ..settings })
     }
 
     async fn told(sender: &Sender, url: &str) -> String {

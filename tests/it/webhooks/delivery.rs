@@ -4,8 +4,10 @@ use serde_json::json;
 
 use super::receiver::{Receiver, Reply};
 use super::verifier::{NO_MATCH, verdict};
-use super::{FAILED, READY, TEST, at, deliveries, newest_is, register, service};
-use crate::support::app::user;
+use super::{FAILED, READY, TEST, WEBHOOKS, at, deliveries, newest_is, register, service};
+use crate::support::app::{eventually, install_cryptography, user};
+use crate::support::data::TestData;
+use crate::support::process::Process;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_has_its_vector_is_told_with_a_signature_that_another_code_base_accepts() {
@@ -78,6 +80,41 @@ async fn each_endpoint_is_told_what_it_asked_for_and_nothing_else() {
     let ids = |receiver: &Receiver| receiver.received().iter().map(|r| r.id().to_owned()).collect::<Vec<_>>();
     assert!(ids(&ready).iter().all(|id| ids(&both).contains(id)));
     app.stop().await;
+}
+
+/// As in a container without any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_certificate_authority_it_starts_and_tells_who_needs_none() {
+    install_cryptography();
+    let (data, receiver) = (TestData::sqlite(), Receiver::start().await);
+    let empty = data.path().join("none");
+    std::fs::create_dir(&empty).expect("a folder");
+    let env = [
+        ("MAPX__DATABASE__URL", data.url()),
+        ("MAPX__WEBHOOK__ALLOW_PRIVATE", "true".to_owned()),
+        ("MAPX__WEBHOOK__RETRY_SCHEDULE_MS", String::new()),
+        ("SSL_CERT_FILE", "/dev/null".to_owned()),
+        ("SSL_CERT_DIR", empty.display().to_string()),
+    ];
+    let service = Process::start("all", &env).await;
+    let http = reqwest::Client::new();
+    for (url, state) in
+        [(receiver.url("/hook"), "delivered"), (receiver.url("/hook").replace("http", "https"), "failed")]
+    {
+        let post = async |path: String, body: serde_json::Value| {
+            let answer =
+                http.post(format!("{}{path}", service.base())).json(&body).send().await.expect("an answer");
+            answer.json::<serde_json::Value>().await.expect("JSON")["data"]["id"].clone()
+        };
+        let id = post(WEBHOOKS.into(), json!({ "url": url })).await;
+        let test = post(at(format!("{id}/test")), json!({})).await;
+        eventually(state, async || {
+            let path = format!("{}{}", service.base(), at(format!("{id}/deliveries/{test}")));
+            let answer = http.get(path).send().await.expect("an answer");
+            (answer.json::<serde_json::Value>().await.expect("JSON")["data"]["state"] == state).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

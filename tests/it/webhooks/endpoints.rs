@@ -155,3 +155,83 @@ async fn the_log_comes_in_pages_and_by_state() {
     assert_eq!(failed["items"][0]["last_attempt"]["status"], 500);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_input_at_all_is_the_services_own_failure() {
+    let (_provider, app, receiver) = service(|_| {}).await;
+    let hook = register(&app, &receiver, json!({})).await;
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!(" "),
+        json!("\0"),
+        json!("a\0b"),
+        json!("https://example.com/\0"),
+        json!("https://example.com/ä?ö#ü"),
+        json!("https://ex ample.com/"),
+        json!("https://[::1"),
+        json!("https://xn--/"),
+        json!("http://999.1.1.1/"),
+        json!("\u{202e}https://example.com"),
+        json!("x".repeat(5_000)),
+        json!([]),
+        json!([null]),
+        json!([["embedding.ready"]]),
+        json!(["embedding.ready"; 2_000].to_vec()),
+        json!({}),
+        json!({ "url": { "url": [] } }),
+    ];
+    let patch =
+        async |id: &str, body: &Value| app.send(app.request(reqwest::Method::PATCH, &at(id)).json(body)).await;
+    let mut answers = Vec::new();
+    for field in ["url", "events", "description", "include_regenerations", "enabled", "secret", "\0"] {
+        for value in &values {
+            let mut body = json!({ "url": "https://example.com/" });
+            body[field] = value.clone();
+            answers.push((format!("POST {body}"), app.post(WEBHOOKS, &body).await));
+            let change = json!({ field: value });
+            answers.push((format!("PATCH {change}"), patch(&hook.id.to_string(), &change).await));
+        }
+    }
+    for value in &values {
+        answers.push((format!("POST {value}"), app.post(WEBHOOKS, value).await));
+        answers.push((format!("PATCH {value}"), patch("1", value).await));
+    }
+    let odd = [
+        "0",
+        "-1",
+        "x",
+        "1.5",
+        "9223372036854775807",
+        "9223372036854775808",
+        "%00",
+        "%FF",
+        "%F0%9F%8E%89",
+        "1%2F2",
+    ];
+    for id in odd {
+        for path in [at(id), at(format!("{id}/deliveries")), at(format!("1/deliveries/{id}"))] {
+            answers.push((format!("GET {path}"), app.get(&path, None).await));
+        }
+        for query in ["limit", "cursor", "state"] {
+            let path = at(format!("1/deliveries?{query}={id}"));
+            answers.push((format!("GET {path}"), app.get(&path, None).await));
+        }
+        for path in ["test", "rotate-secret", "deliveries/1/redeliver"] {
+            answers.push((format!("POST {id}/{path}"), app.post(&at(format!("{id}/{path}")), &json!({})).await));
+        }
+        let path = at(format!("1/deliveries/{id}/redeliver"));
+        answers.push((format!("POST {path}"), app.post(&path, &json!({})).await));
+        answers.push((format!("PATCH {id}"), patch(id, &json!({ "enabled": true })).await));
+        answers.push((format!("DELETE {id}"), app.delete(&at(id), None).await));
+    }
+    for (request, answer) in answers {
+        assert!(answer.status.as_u16() < 500, "{request}: {} {}", answer.status, answer.body);
+        assert_eq!(answer.body["success"], answer.status.is_success(), "{request}: {}", answer.body);
+    }
+    app.stop().await;
+}
