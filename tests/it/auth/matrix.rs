@@ -80,7 +80,7 @@ fn rows() -> Vec<Row> {
         ("DELETE", format!("{jobs}/{{job}}"), None, 404, OPERATORS),
         ("POST", format!("{jobs}/{{job}}/pause"), none(), 404, OPERATORS),
         ("POST", format!("{jobs}/{{job}}/resume"), none(), 404, OPERATORS),
-        ("POST", hooks.clone(), Some(json!({ "url": "https://example.org/hook" })), 201, OPERATORS),
+        ("POST", hooks.clone(), Some(json!({ "url": "https://hook.invalid/" })), 201, OPERATORS),
         ("GET", hooks.clone(), None, 200, SEE_ALL),
         ("GET", format!("{hooks}/{{id}}"), None, 404, SEE_ALL),
         ("PATCH", format!("{hooks}/{{id}}"), Some(json!({ "enabled": false })), 404, OPERATORS),
@@ -120,8 +120,9 @@ async fn state(app: &TestApp, id: i64) -> [Value; 5] {
     let config = get(app, &format!("{QUEUE}/config"), READER).await.json();
     let audit = get(app, &format!("{QUEUE}/audit"), READER).await.json();
     let config = json!([config["data"]["max_concurrent"], config["data"]["batch_size"]]);
-    let hooks = get(app, "/api/webhooks", READER).await.json();
-    [hooks, one, json!([status["data"]["recommendations"], status["data"]["paused"]]), config, audit]
+    // How they fare changes by itself.
+    let hooks = get(app, "/api/webhooks", READER).await.data(200).as_array().map(Vec::len);
+    [json!(hooks), one, json!([status["data"]["recommendations"], status["data"]["paused"]]), config, audit]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
