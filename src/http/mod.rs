@@ -3,6 +3,7 @@
 
 mod body;
 mod dead_filter;
+mod description;
 mod error;
 mod events;
 mod identity;

@@ -27,11 +27,12 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::description;
 use super::error::ApiError;
 use super::layers;
 use super::state::AppState;
-pub use queue::StatusSource;
 use crate::metrics::Metrics;
+pub use queue::StatusSource;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,7 +41,20 @@ use crate::metrics::Metrics;
         description = "Recommendations that are found by meaning. A save answers at once; its embedding follows in \
                        the background. The acting user is the header x-user-id, else the body's user_id."
     ),
-    components(schemas(super::error::ErrorBody))
+    components(schemas(super::error::ErrorBody, docs::VisibilityFilter, docs::Moment)),
+    tags(
+        (name = "recommendations", description = "Save, read, change, delete, import and list."),
+        (name = "search", description = "Find by meaning and by words."),
+        (name = "places", description = "Places, and what is said of them."),
+        (name = "users", description = "Who follows whom: what is kept for friends is shown to followers."),
+        (name = "embeddings", description = "How far the embedding of one recommendation is."),
+        (name = "queue", description = "What waits, what runs, and how it is run."),
+        (name = "dead letters", description = "What was given up, and why; starting it afresh or letting it be."),
+        (name = "regeneration", description = "Embedding many rows again, as a job."),
+        (name = "webhooks", description = "Telling other programs what happens."),
+        (name = "health", description = "For load balancers, supervisors and Prometheus."),
+        (name = "docs", description = "This description.")
+    )
 )]
 struct ApiDoc;
 
@@ -85,7 +99,7 @@ fn documented() -> OpenApiRouter<AppState> {
 
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    description::complete(documented().into_openapi())
 }
 
 /// What a process without the API tells: that it runs, and its metrics.
@@ -100,6 +114,7 @@ pub fn metrics_router(metrics: Metrics) -> Router {
 pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     router
+        .merge(description::routes())
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
         .method_not_allowed_fallback(async |request: Request| {
             ApiError::MethodNotAllowed(request.method().to_string())
