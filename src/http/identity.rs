@@ -35,28 +35,31 @@ impl<S: Sync> FromRequestParts<S> for Actor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        if let Acting(Some(user)) = Acting::from_request_parts(parts, state).await? {
-            return Ok(Self(user.to_string()));
-        }
-        let Some(value) = parts.headers.get(ACTOR) else { return Ok(Self("anonymous".to_owned())) };
-        match value.to_str() {
-            Ok(name) if (1..=MAX_ACTOR).contains(&name.trim().len()) => Ok(Self(name.trim().to_owned())),
-            _ => Err(InvalidField::new(ACTOR, format!("must be 1 to {MAX_ACTOR} characters of ASCII")).into()),
-        }
+        let user = Acting::from_request_parts(parts, state).await?.0.map(|user| user.to_string());
+        // Looked at even where the user wins: what is wrong is told, and not only sometimes.
+        let said = said(parts)?;
+        Ok(Self(user.or(said).unwrap_or_else(|| "anonymous".to_owned())))
+    }
+}
+
+fn said(parts: &Parts) -> Result<Option<String>, ApiError> {
+    let Some(value) = parts.headers.get(ACTOR) else { return Ok(None) };
+    match value.to_str() {
+        Ok(name) if (1..=MAX_ACTOR).contains(&name.trim().len()) => Ok(Some(name.trim().to_owned())),
+        _ => Err(InvalidField::new(ACTOR, format!("must be 1 to {MAX_ACTOR} characters of ASCII")).into()),
     }
 }
 
 impl Acting {
     /// The header's user, else that of the body.
     pub fn or_body(&self, body: &Value) -> Result<Option<Uuid>, ApiError> {
-        if self.0.is_some() {
-            return Ok(self.0);
-        }
-        match body.get("user_id") {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(user_id("user_id", text)?)),
-            Some(_) => Err(InvalidField::new("user_id", "must be a UUID").into()),
-        }
+        // The body's is looked at even where the header wins.
+        let stated = match body.get("user_id") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(user_id("user_id", text)?),
+            Some(_) => return Err(InvalidField::new("user_id", "must be a UUID").into()),
+        };
+        Ok(self.0.or(stated))
     }
 
     pub fn required(id: Option<Uuid>) -> Result<Uuid, ApiError> {

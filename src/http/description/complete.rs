@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::response::Response;
-use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, Schema};
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, Schema, Type};
 
 use super::example::{Schemas, type_of};
 use crate::domain::fields::InvalidField;
@@ -125,6 +126,11 @@ fn complete_body(body: &mut RequestBody, schemas: &Schemas) {
             && let Some(one @ RefOr::Ref(_)) = either.items.iter().find(|one| matches!(one, RefOr::Ref(_)))
         {
             content.schema = Some(one.clone());
+        }
+        if let Some(RefOr::T(Schema::Object(object))) = &mut content.schema
+            && let SchemaType::Array(types) = &mut object.schema_type
+        {
+            types.retain(|one| *one != Type::Null);
         }
         if content.example.is_none() && content.examples.is_empty() {
             content.example = Some(schemas.example(&json_of(&content.schema)));

@@ -114,10 +114,10 @@ pub struct DeadGroupBody {
     params(
         ("error" = Option<String>, Query, max_length = 1_000, description = "Part of the error or of its group's name"),
         ("lane" = Option<Priority>, Query, description = "Only those of this lane"),
-        ("older_than" = Option<super::docs::Moment>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
-        ("newer_than" = Option<super::docs::Moment>, Query, description = "Died then or later: the same"),
+        ("older_than" = Option<super::docs::MomentParam>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
+        ("newer_than" = Option<super::docs::MomentParam>, Query, description = "Died then or later: the same"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,16}-[0-9]{1,18}$", description = "next_cursor of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{1,16}-[0-9]{1,18})?$", description = "next_cursor of the page before"),
     ),
     responses(
         (status = 200, description = "A page, the last one to die first", body = Envelope<DeadLettersBody>),
@@ -141,8 +141,8 @@ pub async fn list(State(state): State<AppState>, query: QueryParams) -> Result<i
     params(
         ("error" = Option<String>, Query, max_length = 1_000, description = "Part of the error or of its group's name"),
         ("lane" = Option<Priority>, Query, description = "Only those of this lane"),
-        ("older_than" = Option<super::docs::Moment>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
-        ("newer_than" = Option<super::docs::Moment>, Query, description = "Died then or later: the same"),
+        ("older_than" = Option<super::docs::MomentParam>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
+        ("newer_than" = Option<super::docs::MomentParam>, Query, description = "Died then or later: the same"),
     ),
     responses(
         (status = 200, description = "How many died of what, and when", body = Envelope<DeadGroupsBody>),

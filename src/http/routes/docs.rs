@@ -44,7 +44,7 @@ pub struct Operator {
         example = "night shift",
         min_length = 1,
         max_length = 64,
-        pattern = "^[!-~]([ -~]*[!-~])?$"
+        pattern = "^[!-~]([\\t -~]*[!-~])?$"
     )]
     actor: Option<String>,
 }
@@ -63,6 +63,15 @@ pub struct Label(String);
 )]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct Moment(String);
+
+/// The same in a query, where an empty one counts as absent.
+#[derive(ToSchema)]
+#[schema(
+    pattern = "^([0-9]{1,5}[smhdw]|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z)?$",
+    example = "2h"
+)]
+#[allow(dead_code, reason = "a schema, never constructed")]
+pub struct MomentParam(String);
 
 /// Which ones are listed.
 #[derive(ToSchema)]

@@ -60,7 +60,7 @@ struct Import {
     post, path = "/api/recommendations/import", tag = "recommendations",
     params(super::docs::ActingUser),
     request_body(
-        content = String, content_type = "application/x-ndjson", description = "One save body a line; blank lines are skipped",
+        content = Option<String>, content_type = "application/x-ndjson", description = "One save body a line; blank lines are skipped",
         example = json!(super::docs::IMPORT_EXAMPLE)
     ),
     responses(

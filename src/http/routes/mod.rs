@@ -41,7 +41,7 @@ pub use queue::StatusSource;
         description = "Recommendations that are found by meaning. A save answers at once; its embedding follows in \
                        the background. The acting user is the header x-user-id, else the body's user_id."
     ),
-    components(schemas(super::error::ErrorBody, docs::VisibilityFilter, docs::Moment)),
+    components(schemas(super::error::ErrorBody, docs::VisibilityFilter, docs::MomentParam)),
     tags(
         (name = "recommendations", description = "Save, read, change, delete, import and list."),
         (name = "search", description = "Find by meaning and by words."),

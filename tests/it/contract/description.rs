@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use mapx_embeddings::http;
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use super::openapi::{check, document, resolve};
-use crate::support::app::TestApp;
+use super::{API, SAVE, SEARCH, body, names_field, path_of};
+use crate::support::app::{TestApp, user};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -43,7 +45,7 @@ fn the_file_is_what_the_code_describes() {
 #[tokio::test]
 async fn the_service_serves_the_file() {
     let app = TestApp::start().await;
-    let served = app.request(reqwest::Method::GET, "/openapi.json").send().await.unwrap().text().await.unwrap();
+    let served = app.request(Method::GET, "/openapi.json").send().await.unwrap().text().await.unwrap();
     assert_eq!(served, http::openapi().to_pretty_json().unwrap());
     app.stop().await;
 }
@@ -73,6 +75,38 @@ async fn every_body_and_every_answer_has_an_example_that_its_schema_allows() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_description_allows_is_taken_and_what_it_forbids_is_refused_beside_a_header_that_wins() {
+    let app = TestApp::start().await;
+    let mine = Some(user(1));
+    // Whole numbers are whole however they are written.
+    let search = json!({ "query": "coffee", "limit": 5.0 });
+    assert_eq!(app.post(SEARCH, &search).await.data(200)["search_metadata"]["limit"], 5);
+    names_field(&app.post(SEARCH, &json!({ "query": "coffee", "limit": 5.5 })).await, "limit");
+    let discard = format!("{API}/embedding-queue/dead-letters/discard");
+    assert_eq!(app.post(&discard, &json!({ "ids": [7.0, 12] })).await.data(200)["count"], 0);
+    names_field(&app.post(&discard, &json!({ "ids": [7.5] })).await, "ids");
+    names_field(&app.post(&discard, &json!({ "ids": [1e300] })).await, "ids");
+    // The header wins, and what is wrong in the body is told all the same.
+    for stated in ["", "me"] {
+        let wrong = json!({ "user_id": stated, "query": "coffee", "description": "Good coffee" });
+        for path in [SAVE, SEARCH] {
+            let request = app.request(Method::POST, path).header("x-user-id", user(1).to_string()).json(&wrong);
+            names_field(&app.send(request).await, "user_id");
+        }
+    }
+    let id = app.save(&body(json!({}))).await;
+    names_field(&app.put(&path_of(id), mine, &json!({ "user_id": "me" })).await, "user_id");
+    let pause = format!("{API}/embedding-queue/pause");
+    for actor in ["", "é", &"x".repeat(65)] {
+        let request = app.request(Method::POST, &pause).header("x-user-id", user(1).to_string());
+        names_field(&app.send(request.header("x-actor", actor)).await, "x-actor");
+    }
+    let said = app.request(Method::POST, &pause).header("x-user-id", user(1).to_string()).header("x-actor", "cli");
+    assert_eq!(app.send(said).await.data(200)["paused"]["high"]["by"], user(1).to_string());
     app.stop().await;
 }
 
@@ -144,7 +178,7 @@ fn references<'d>(part: &'d Value, into: &mut BTreeSet<&'d str>) {
 async fn the_page_shows_every_operation_and_loads_nothing_from_elsewhere() {
     let app = TestApp::start().await;
     let document = document(&app).await;
-    let response = app.request(reqwest::Method::GET, "/docs").send().await.unwrap();
+    let response = app.request(Method::GET, "/docs").send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
     let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
@@ -176,7 +210,7 @@ async fn the_page_shows_every_operation_and_loads_nothing_from_elsewhere() {
         }
     }
     assert_eq!(attributes(&page, "src").count(), 0);
-    let style = app.request(reqwest::Method::GET, "/docs/style.css").send().await.unwrap();
+    let style = app.request(Method::GET, "/docs/style.css").send().await.unwrap();
     assert_eq!(style.headers()["content-type"], "text/css; charset=utf-8");
     let style = style.text().await.unwrap();
     assert!(style.contains("prefers-color-scheme: dark") && !style.contains("url(") && !style.contains("@import"));
