@@ -104,7 +104,7 @@ pub struct SaveRequest {
     /// Whose it is. Needed unless the header x-user-id is sent, which wins.
     user_id: Option<Uuid>,
     /// What is said of it, in words: what is embedded first of all.
-    #[schema(min_length = 1, max_length = 100_000, pattern = "\\S")]
+    #[schema(min_length = 1, max_length = 100_000, pattern = "[^\\s\\u0085]")]
     description: String,
     /// Inferred from the place or service fields when absent.
     content_type: Option<ContentType>,
@@ -166,7 +166,7 @@ pub struct ChangeRequest {
     /// Who changes it, unless the header x-user-id says so. An author can't be changed.
     user_id: Option<Uuid>,
     /// Can't be cleared.
-    #[schema(min_length = 1, max_length = 100_000, pattern = "\\S", nullable = false)]
+    #[schema(min_length = 1, max_length = 100_000, pattern = "[^\\s\\u0085]", nullable = false)]
     description: Option<String>,
     content_type: Option<ContentType>,
     #[schema(max_length = 1_000)]
@@ -220,7 +220,7 @@ pub struct ChangeRequest {
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct SearchRequest {
     /// In one's own words; without NUL.
-    #[schema(min_length = 1, max_length = 2_000, pattern = "\\S")]
+    #[schema(min_length = 1, max_length = 2_000, pattern = "[^\\s\\u0085]")]
     query: String,
     /// Recommendations at most.
     #[schema(minimum = 1, maximum = 100, default = 10)]
