@@ -14,7 +14,7 @@ use super::recommendation::{ContentType, Draft, Patch, PlaceDraft, ServiceDraft,
 /// body's `user_id`; `dimensions` is the length of a ready `embedding`.
 pub fn draft(body: Value, acting: Option<Uuid>, dimensions: usize) -> Read<Draft> {
     let fields = Fields::new(body)?;
-    let stated = fields.text("user_id", MAX_SHORT)?.map(|id| user_id("user_id", &id)).transpose()?;
+    let stated = fields.raw_text("user_id", MAX_SHORT)?.map(|id| user_id("user_id", id)).transpose()?;
     let user_id = acting.or(stated).ok_or_else(|| InvalidField::new("user_id", "is required"))?;
     // Coordinates or a category alone name no place that could be found again.
     let place = Some(fields.place()?).filter(PlaceDraft::is_named);

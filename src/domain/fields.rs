@@ -36,6 +36,13 @@ pub fn user_id(field: &str, text: &str) -> Read<Uuid> {
     Uuid::try_parse(text.trim()).map_err(|_| InvalidField::new(field, "must be a UUID"))
 }
 
+/// A whole number. JavaScript has one kind of number: 4.0 is 4.
+pub fn whole(value: &Value) -> Option<i64> {
+    // Beyond, it isn't one that an i64 can be.
+    let in_range = |n: &f64| n.fract() == 0.0 && n.abs() < 9.2e18;
+    value.as_i64().or_else(|| value.as_f64().filter(in_range).map(|n| n as i64))
+}
+
 /// The fields of a JSON object; `null` counts as absent.
 pub(super) struct Fields(Map<String, Value>);
 
@@ -72,6 +79,11 @@ impl Fields {
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 
+    /// A string as it is, a blank one too.
+    pub(super) fn raw_text(&self, field: &str, max: usize) -> Read<Option<&str>> {
+        self.get(field).map(|value| checked_text(field, value, max)).transpose()
+    }
+
     pub(super) fn description(&self) -> Read<Option<String>> {
         let text = self.text("description", MAX_DESCRIPTION)?;
         if text.is_none() && self.get("description").is_some() {
@@ -97,8 +109,7 @@ impl Fields {
 
     pub(super) fn rating(&self) -> Read<Option<i16>> {
         let Some(value) = self.get("rating") else { return Ok(None) };
-        let whole = value.as_i64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0).map(|n| n as i64));
-        match whole {
+        match whole(value) {
             Some(stars @ 1..=5) => Ok(Some(stars as i16)),
             _ => Err(InvalidField::new("rating", "must be a whole number from 1 to 5")),
         }
@@ -115,7 +126,7 @@ impl Fields {
 
     pub(super) fn limit(&self) -> Read<Option<usize>> {
         let Some(value) = self.get("limit") else { return Ok(None) };
-        match value.as_u64() {
+        match whole(value).and_then(|n| u64::try_from(n).ok()) {
             Some(n @ 1..=MAX_LIMIT) => Ok(Some(n as usize)),
             _ => Err(InvalidField::new("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
         }

@@ -95,6 +95,8 @@ pub const TABLE: &[(Method, &str, Access)] = &[
     (Method::GET, "/health/ready", Probe),
     (Method::GET, "/metrics", Metrics),
     (Method::GET, "/openapi.json", Public),
+    (Method::GET, "/docs", Page),
+    (Method::GET, "/docs/style.css", Page),
     (Method::GET, "/dashboard", Page),
     (Method::GET, "/dashboard/style.css", Page),
     (Method::GET, "/dashboard/app.js", Page),

@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::params::{DEFAULT_LIMIT, MAX_LIMIT, QueryParams};
 use crate::db::dead_letters::DeadCursor;
 use crate::domain::dead_letter::{DeadFilter, moment};
-use crate::domain::fields::InvalidField;
+use crate::domain::fields::{InvalidField, whole};
 use crate::domain::priority::Priority;
 
 /// Ids in one request.
@@ -85,7 +85,7 @@ fn parse_lane(field: &str, name: &str) -> Result<Priority, ApiError> {
 fn read_ids(ids: &Value) -> Result<Vec<i64>, ApiError> {
     let wrong = || InvalidField::new("ids", format!("must be 1 to {MAX_IDS} ids of recommendations"));
     let list = ids.as_array().filter(|list| (1..=MAX_IDS).contains(&list.len())).ok_or_else(wrong)?;
-    let ids: Option<Vec<i64>> = list.iter().map(|id| id.as_i64().filter(|id| *id > 0)).collect();
+    let ids: Option<Vec<i64>> = list.iter().map(|id| whole(id).filter(|id| *id > 0)).collect();
     Ok(ids.ok_or_else(wrong)?)
 }
 

@@ -163,3 +163,15 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+impl ApiError {
+    /// As the description shows it.
+    pub fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+
+    /// The body that it is answered with.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { success: false, message: self.to_string(), error: self.parts().1.to_owned() }
+    }
+}

@@ -65,10 +65,12 @@ impl<S: Sync> FromRequestParts<S> for Actor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        if let Acting(Some(user), _) = Acting::from_request_parts(parts, state).await? {
+        let user = Acting::from_request_parts(parts, state).await?.0;
+        // Looked at even where the user wins: what is wrong is told, and not only sometimes.
+        let said = said(&parts.headers)?;
+        if let Some(user) = user {
             return Ok(Self(user.to_string()));
         }
-        let said = said(&parts.headers)?;
         Ok(Self(match (caller(parts)?.rank, said) {
             (rank, said) if rank.believes() => said.unwrap_or("anonymous").to_owned(),
             (_, Some(said)) => format!("admin token ({said})"),
@@ -88,12 +90,12 @@ fn said(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 impl Acting {
     /// The acting user, of whom the body may be the only one to tell.
     pub fn or_body(&self, body: &Value) -> Result<Option<Uuid>, ApiError> {
+        // The body's is looked at even where the header wins.
+        let stated = stated_in(body)?;
         if !self.1.believes() {
-            self.is_not_another(FIELD, stated_in(body)?)?;
-        } else if self.0.is_none() {
-            return stated_in(body);
+            self.is_not_another(FIELD, stated)?;
         }
-        Ok(self.0)
+        Ok(self.0.or(stated.filter(|_| self.1.believes())))
     }
 
     /// Whose a new recommendation is, where something else than its body says it.

@@ -5,6 +5,7 @@ pub mod access;
 mod body;
 mod dead_filter;
 mod described;
+mod description;
 mod error;
 mod events;
 mod identity;

@@ -39,6 +39,7 @@ pub struct PageEnvelope<T> {
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({ "limit": 20, "offset": 0, "total": 1, "hasMore": false }))]
 pub struct Pagination {
     pub limit: u64,
     pub offset: u64,
@@ -54,6 +55,10 @@ impl Pagination {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "success": true, "recommendation_id": 7, "place_id": 3, "message": "Recommendation saved successfully",
+    "embedding": { "status": "pending" }
+}))]
 pub struct SavedBody {
     pub success: bool,
     pub recommendation_id: i64,
@@ -85,6 +90,13 @@ impl SavedBody {
 
 /// A recommendation as it is listed.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": 7, "user_id": "3f0c1a52-7c1e-4b0a-9b57-0a6f1d2e4c01", "user_name": "Inês", "content_type": "place",
+    "title": "Hush on the fourth floor", "description": "Nobody talks up here and every table has a plug.",
+    "content_data": null, "rating": 5, "visibility": "public", "labels": ["library", "plugs"], "metadata": null,
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "place_id": 3,
+    "place_name": "Biblioteca do Rio", "place_address": "Rua das Flores 12, Lisbon"
+}))]
 pub struct RecommendationBody {
     pub id: i64,
     pub user_id: Uuid,
@@ -93,6 +105,7 @@ pub struct RecommendationBody {
     pub content_type: String,
     pub title: Option<String>,
     pub description: String,
+    #[schema(value_type = Option<Object>)]
     pub content_data: Option<Json>,
     /// 1 to 5.
     pub rating: Option<i16>,
@@ -100,6 +113,7 @@ pub struct RecommendationBody {
     pub visibility: String,
     #[schema(value_type = Vec<String>)]
     pub labels: Json,
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -193,6 +207,11 @@ impl From<Listed> for RecommendationBody {
 
 /// How far one embedding is.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "status": "ready", "attempts": 0, "last_error": null, "model": "minilm-static-256-i8@7dfaf784", "dimensions": 256,
+    "parts": 1, "content_version": 1, "embedded_version": 1, "next_attempt_at": null, "discarded_at": null,
+    "updated_at": "2026-01-31T12:00:00Z"
+}))]
 pub struct EmbeddingBody {
     pub status: EmbeddingStatus,
     /// Failed attempts for the current text.
@@ -232,6 +251,11 @@ impl EmbeddingBody {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": 3, "google_place_id": "sample-lisbon-cafe-almada", "name": "Café Almada",
+    "address": "Rua do Almada 18, Lisbon", "lat": 38.7106, "lng": -9.1461, "metadata": null, "category_name": "cafe",
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z"
+}))]
 pub struct PlaceBody {
     pub id: i64,
     pub google_place_id: Option<String>,
@@ -239,6 +263,7 @@ pub struct PlaceBody {
     pub address: Option<String>,
     pub lat: Option<f64>,
     pub lng: Option<f64>,
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     pub category_name: Option<String>,
     pub created_at: DateTime<Utc>,
@@ -255,6 +280,12 @@ impl From<Place> for PlaceBody {
 
 /// A place with what its recommendations say.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": 3, "google_place_id": "sample-lisbon-cafe-almada", "name": "Café Almada",
+    "address": "Rua do Almada 18, Lisbon", "lat": 38.7106, "lng": -9.1461, "metadata": null, "category_name": "cafe",
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "review_count": 2,
+    "average_rating": 4.5, "latest_review_date": "2026-02-03T09:30:00Z"
+}))]
 pub struct ReviewedPlaceBody {
     #[serde(flatten)]
     pub place: PlaceBody,
@@ -288,6 +319,7 @@ impl From<ReviewedPlace> for ReviewedPlaceBody {
 
 /// What the viewer and those it follows say of a place.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({ "average_rating": 4.5, "rating_count": 2 }))]
 pub struct NetworkRatingBody {
     pub average_rating: Option<f64>,
     pub rating_count: i64,

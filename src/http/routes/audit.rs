@@ -52,8 +52,8 @@ pub struct AuditEntryBody {
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/audit", tag = "queue",
     params(
-        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
-        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{1,18})?$", description = "next_cursor of the page before"),
     ),
     responses(
         (status = 200, description = "What was done, the newest first", body = Envelope<AuditBody>),

@@ -112,12 +112,12 @@ pub struct DeadGroupBody {
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/dead-letters", tag = "dead letters",
     params(
-        ("error" = Option<String>, Query, description = "Part of the error or of its group's name"),
-        ("lane" = Option<Priority>, Query),
-        ("older_than" = Option<String>, Query, description = "A duration such as 2h, or a moment (RFC 3339)"),
-        ("newer_than" = Option<String>, Query, description = "The same"),
-        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
-        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("error" = Option<String>, Query, max_length = 1_000, description = "Part of the error or of its group's name"),
+        ("lane" = Option<Priority>, Query, description = "Only those of this lane"),
+        ("older_than" = Option<super::docs::MomentParam>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
+        ("newer_than" = Option<super::docs::MomentParam>, Query, description = "Died then or later: the same"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{1,16}-[0-9]{1,18})?$", description = "next_cursor of the page before"),
     ),
     responses(
         (status = 200, description = "A page, the last one to die first", body = Envelope<DeadLettersBody>),
@@ -139,10 +139,10 @@ pub async fn list(State(state): State<AppState>, query: QueryParams) -> Result<i
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/dead-letters/groups", tag = "dead letters",
     params(
-        ("error" = Option<String>, Query, description = "Part of the error or of its group's name"),
-        ("lane" = Option<Priority>, Query),
-        ("older_than" = Option<String>, Query, description = "A duration such as 2h, or a moment (RFC 3339)"),
-        ("newer_than" = Option<String>, Query, description = "The same"),
+        ("error" = Option<String>, Query, max_length = 1_000, description = "Part of the error or of its group's name"),
+        ("lane" = Option<Priority>, Query, description = "Only those of this lane"),
+        ("older_than" = Option<super::docs::MomentParam>, Query, description = "Died before: a duration such as 2h, or a moment (RFC 3339)"),
+        ("newer_than" = Option<super::docs::MomentParam>, Query, description = "Died then or later: the same"),
     ),
     responses(
         (status = 200, description = "How many died of what, and when", body = Envelope<DeadGroupsBody>),
@@ -158,7 +158,7 @@ pub async fn groups(State(state): State<AppState>, query: QueryParams) -> Result
 /// One dead letter
 #[utoipa::path(
     get, path = "/api/recommendations/embedding-queue/dead-letters/{recommendation_id}", tag = "dead letters",
-    params(("recommendation_id" = i64, Path)),
+    params(("recommendation_id" = i64, Path, minimum = 1, description = "The recommendation's id")),
     responses(
         (status = 200, description = "It and every attempt", body = Envelope<DeadLetterDetailBody>),
         (status = 400, description = "No id", body = ErrorBody),

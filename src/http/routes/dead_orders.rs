@@ -26,33 +26,54 @@ const BUDGET: Duration = Duration::from_secs(5);
 #[derive(ToSchema)]
 #[schema(example = json!({ "filter": { "error": "400 Bad Request", "newer_than": "2h" }, "priority": "low" }))]
 #[allow(dead_code, reason = "a schema, never constructed")]
-pub struct ReplayRequest {
-    /// 1 to 1,000 recommendations.
-    ids: Option<Vec<i64>>,
-    filter: Option<DeadFilterRequest>,
-    /// The lane that they go to, whatever lane they came from; `low` by default, as nobody waits for them now.
-    priority: Option<Priority>,
+#[serde(untagged)]
+pub enum ReplayRequest {
+    #[serde(deny_unknown_fields)]
+    These {
+        /// Recommendations.
+        #[schema(value_type = Vec<super::docs::RecommendationId>, min_items = 1, max_items = 1_000)]
+        ids: Vec<i64>,
+        /// The lane that they go to, whatever lane they came from; `low` by default, as nobody waits for them now.
+        priority: Option<Priority>,
+    },
+    #[serde(deny_unknown_fields)]
+    Matching {
+        filter: DeadFilterRequest,
+        /// The same.
+        priority: Option<Priority>,
+    },
 }
 
 /// Which dead letters: `ids` or `filter`, and not both.
 #[derive(ToSchema)]
 #[schema(example = json!({ "ids": [7, 12] }))]
 #[allow(dead_code, reason = "a schema, never constructed")]
-pub struct DiscardRequest {
-    /// 1 to 1,000 recommendations.
-    ids: Option<Vec<i64>>,
-    filter: Option<DeadFilterRequest>,
+#[serde(untagged)]
+pub enum DiscardRequest {
+    #[serde(deny_unknown_fields)]
+    These {
+        /// Recommendations.
+        #[schema(value_type = Vec<super::docs::RecommendationId>, min_items = 1, max_items = 1_000)]
+        ids: Vec<i64>,
+    },
+    #[serde(deny_unknown_fields)]
+    Matching { filter: DeadFilterRequest },
 }
 
 /// All that meet every condition; an empty filter means all there are.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "a schema, never constructed")]
+#[serde(deny_unknown_fields)]
 pub struct DeadFilterRequest {
-    /// Part of the error or of its group's name.
+    /// Part of the error or of its group's name; without NUL.
+    #[schema(min_length = 1, max_length = 1_000)]
     error: Option<String>,
     lane: Option<Priority>,
-    /// A duration such as `2h`, or a moment (RFC 3339).
+    /// Died before.
+    #[schema(value_type = Option<super::docs::Moment>)]
     older_than: Option<String>,
+    /// Died then or later.
+    #[schema(value_type = Option<super::docs::Moment>)]
     newer_than: Option<String>,
 }
 
@@ -73,7 +94,7 @@ pub struct OrderBody {
 /// and no provider gets more calls at once than before.
 #[utoipa::path(
     post, path = "/api/recommendations/embedding-queue/dead-letters/replay", tag = "dead letters",
-    request_body = ReplayRequest,
+    params(super::docs::Operator), request_body = ReplayRequest,
     responses(
         (status = 200, description = "Replayed", body = Envelope<OrderBody>),
         (status = 202, description = "Many: the rest follows in the background, across restarts", body = Envelope<OrderBody>),
@@ -95,7 +116,7 @@ pub async fn replay(
 /// Their recommendations stay and are found by words alone, until somebody edits or regenerates them.
 #[utoipa::path(
     post, path = "/api/recommendations/embedding-queue/dead-letters/discard", tag = "dead letters",
-    request_body = DiscardRequest,
+    params(super::docs::Operator), request_body = DiscardRequest,
     responses(
         (status = 200, description = "Discarded", body = Envelope<OrderBody>),
         (status = 202, description = "Many: the rest follows in the background, across restarts", body = Envelope<OrderBody>),

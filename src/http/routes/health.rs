@@ -10,6 +10,7 @@ use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({ "status": "live", "version": "0.1.0" }))]
 pub struct LiveBody {
     #[schema(example = "live")]
     pub status: String,
@@ -18,6 +19,11 @@ pub struct LiveBody {
 
 /// What is needed and whether it is there. Saving needs the database alone.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "status": "ready", "database": { "kind": "sqlite", "ok": true, "error": null },
+    "broker": { "kind": "embedded", "ok": true, "error": null },
+    "provider": { "kind": "local", "ok": true, "error": null }
+}))]
 pub struct ReadyBody {
     #[schema(example = "ready")]
     pub status: String,

@@ -141,7 +141,7 @@ impl CoverageBody {
     get, path = "/api/recommendations/embedding-queue/history", tag = "queue",
     params(
         ("minutes" = Option<u64>, Query, minimum = 1, maximum = 1440, description = "How far back; 60 by default"),
-        ("step" = Option<u64>, Query, minimum = 10, maximum = 3600, description = "Seconds of a point, a multiple of 10; 60 by default"),
+        ("step" = Option<u64>, Query, minimum = 10, maximum = 3600, multiple_of = 10, description = "Seconds of a point, a multiple of 10; 60 by default"),
     ),
     responses(
         (status = 200, description = "What was done in each step", body = Envelope<HistoryBody>),

@@ -24,6 +24,9 @@ const MAX_REFUSED: usize = 1_000;
 
 /// The counts of an import.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "imported": 2, "refused": 1, "errors": [{ "line": 3, "message": "rating must be a whole number from 1 to 5" }]
+}))]
 pub struct ImportBody {
     /// Lines saved.
     pub imported: u64,
@@ -54,7 +57,11 @@ struct Import {
 /// alone. The lines are embedded at low priority unless they say otherwise, so that users' saves go first.
 #[utoipa::path(
     post, path = "/api/recommendations/import", tag = "recommendations",
-    request_body(content = String, content_type = "application/x-ndjson", description = "One save body a line"),
+    params(super::docs::ActingUser),
+    request_body(
+        content = Option<String>, content_type = "application/x-ndjson", description = "One save body a line; blank lines are skipped",
+        example = json!(super::docs::IMPORT_EXAMPLE)
+    ),
     responses(
         (status = 200, description = "What was saved and what was refused", body = Envelope<ImportBody>),
         (status = 400, description = "The body could not be read to its end", body = ErrorBody),

@@ -25,16 +25,19 @@ const MAX_REASON: usize = 500;
 /// One lane, or all of them in an empty body.
 #[derive(ToSchema)]
 #[schema(example = json!({ "lane": "low", "reason": "the provider's bill" }))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct PauseRequest {
     lane: Option<Priority>,
-    /// Told in the status; at most 500 characters.
+    /// Told in the status; without NUL.
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 
 /// One lane, or all of them in an empty body.
 #[derive(ToSchema)]
 #[schema(example = json!({ "lane": "low" }))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct ResumeRequest {
     lane: Option<Priority>,
@@ -81,7 +84,7 @@ pub struct DrainBody {
 /// Workers stop taking from them within two seconds and finish what they have begun. Saves and searches go on, and
 /// tasks wait where they are, across restarts.
 #[utoipa::path(
-    post, path = "/api/recommendations/embedding-queue/pause", tag = "queue", request_body = PauseRequest,
+    post, path = "/api/recommendations/embedding-queue/pause", tag = "queue", params(super::docs::Operator), request_body = Option<PauseRequest>,
     responses(
         (status = 200, description = "Paused", body = Envelope<PausedResultBody>),
         (status = 400, description = "A field is unknown or wrong; nothing is changed", body = ErrorBody),
@@ -102,7 +105,7 @@ pub async fn pause(
 
 /// Resume lanes
 #[utoipa::path(
-    post, path = "/api/recommendations/embedding-queue/resume", tag = "queue", request_body = ResumeRequest,
+    post, path = "/api/recommendations/embedding-queue/resume", tag = "queue", params(super::docs::Operator), request_body = Option<ResumeRequest>,
     responses(
         (status = 200, description = "Served again within two seconds", body = Envelope<PausedResultBody>),
         (status = 400, description = "A field is unknown or wrong; nothing is changed", body = ErrorBody),
@@ -129,7 +132,10 @@ fn lanes(json: &Value) -> Result<Vec<Priority>, ApiError> {
 /// comes back.
 #[utoipa::path(
     post, path = "/api/recommendations/embedding-queue/workers/{id}/drain", tag = "queue",
-    params(("id" = String, Path, description = "A process of the status")),
+    params(
+        ("id" = String, Path, example = "019ab0c4-1b7e-7000-8000-000000000000", description = "A process of the status"),
+        super::docs::Operator,
+    ),
     responses(
         (status = 200, description = "It drains, from within two seconds on", body = Envelope<DrainBody>),
         (status = 400, description = "It is no worker", body = ErrorBody),
@@ -147,7 +153,10 @@ pub async fn drain(
 /// Let a drained worker work again
 #[utoipa::path(
     post, path = "/api/recommendations/embedding-queue/workers/{id}/undrain", tag = "queue",
-    params(("id" = String, Path, description = "A process of the status")),
+    params(
+        ("id" = String, Path, example = "019ab0c4-1b7e-7000-8000-000000000000", description = "A process of the status"),
+        super::docs::Operator,
+    ),
     responses(
         (status = 200, description = "It takes tasks again within two seconds", body = Envelope<DrainBody>),
         (status = 400, description = "It is no worker", body = ErrorBody),

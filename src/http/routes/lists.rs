@@ -14,8 +14,9 @@ use crate::http::state::AppState;
     get, path = "/api/recommendations/user/{user_id}", tag = "recommendations",
     params(
         ("user_id" = uuid::Uuid, Path, description = "Whose"),
-        ("limit" = Option<u64>, Query, description = "1 to 100, default 20"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
         ("offset" = Option<u64>, Query, description = "How many to skip"),
+        super::docs::ActingUser,
     ),
     responses(
         (status = 200, description = "Newest first", body = PageEnvelope<RecommendationBody>),
@@ -40,9 +41,10 @@ pub async fn by_user(
 #[utoipa::path(
     get, path = "/api/recommendations/place/{place_id}", tag = "places",
     params(
-        ("place_id" = i64, Path, description = "The place's id"),
-        ("visibility" = Option<String>, Query, description = "Only friends or public; all when absent"),
-        ("limit" = Option<u64>, Query, description = "1 to 100, default 20"),
+        ("place_id" = i64, Path, minimum = 1, description = "The place's id"),
+        ("visibility" = Option<super::docs::VisibilityFilter>, Query, description = "Only these; all when absent"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
+        super::docs::ActingUser,
     ),
     responses(
         (status = 200, description = "Newest first", body = Envelope<Vec<RecommendationBody>>),

@@ -20,6 +20,8 @@ use crate::http::state::AppState;
 /// a value back to each process's own configuration.
 #[derive(ToSchema)]
 #[schema(example = json!({ "max_concurrent": 4, "batch_size": 20 }))]
+#[schema(min_properties = 1)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct QueueConfigRequest {
     /// Provider calls at once, in each process.
@@ -32,6 +34,13 @@ pub struct QueueConfigRequest {
 
 /// The settings in force.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "max_concurrent": { "value": 4, "source": "live" }, "batch_size": { "value": 5, "source": "configuration" },
+    "workers": [{
+        "id": "019ab0c4-1b7e-7000-8000-000000000000", "role": "worker", "host": "worker-1", "pid": 4711,
+        "max_concurrent": 4, "batch_size": 5
+    }]
+}))]
 pub struct QueueConfigBody {
     pub max_concurrent: ConfigValue,
     pub batch_size: ConfigValue,

@@ -17,8 +17,10 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[utoipa::path(
     get, path = "/metrics", tag = "health",
     responses(
-        (status = 200, description = "They are", body = String, content_type = "text/plain"),
-        (status = 503, description = "The database does not answer", body = String, content_type = "text/plain"),
+        (status = 200, description = "They are", body = String, content_type = "text/plain",
+            example = "# TYPE mapx_tasks_retrying gauge\nmapx_tasks_retrying 2\n"),
+        (status = 503, description = "The database does not answer", body = String, content_type = "text/plain",
+            example = "the database does not answer\n"),
     )
 )]
 pub async fn metrics(State(state): State<AppState>) -> Response {

@@ -33,6 +33,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::description;
 use super::error::ApiError;
 use super::state::AppState;
 use super::{access, described, layers, limits, origins};
@@ -48,7 +49,20 @@ pub use queue::StatusSource;
                        the background. With authentication the acting user is the token's, else the header x-user-id, else \
                        the body's user_id."
     ),
-    components(schemas(super::error::ErrorBody))
+    components(schemas(super::error::ErrorBody, docs::VisibilityFilter, docs::MomentParam)),
+    tags(
+        (name = "recommendations", description = "Save, read, change, delete, import and list."),
+        (name = "search", description = "Find by meaning and by words."),
+        (name = "places", description = "Places, and what is said of them."),
+        (name = "users", description = "Who follows whom: what is kept for friends is shown to followers."),
+        (name = "embeddings", description = "How far the embedding of one recommendation is."),
+        (name = "queue", description = "What waits, what runs, and how it is run."),
+        (name = "dead letters", description = "What was given up, and why; starting it afresh or letting it be."),
+        (name = "regeneration", description = "Embedding many rows again, as a job."),
+        (name = "webhooks", description = "Telling other programs what happens."),
+        (name = "health", description = "For load balancers, supervisors and Prometheus."),
+        (name = "docs", description = "This description.")
+    )
 )]
 struct ApiDoc;
 
@@ -100,7 +114,7 @@ fn documented() -> OpenApiRouter<AppState> {
 
 /// The API's description, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described::complete(documented().into_openapi())
+    description::complete(described::complete(documented().into_openapi()))
 }
 
 /// What a process without the API tells: that it runs, and its metrics.
@@ -121,6 +135,7 @@ pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     let router = router
         .merge(dashboard::routes())
+        .merge(description::routes())
         .fallback(async |request: Request| ApiError::NoRoute(request.uri().path().to_owned()))
         // The last is the first that a request passes.
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))

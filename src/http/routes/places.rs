@@ -12,7 +12,7 @@ use crate::http::state::AppState;
 /// What the viewer and those it follows rate a place
 #[utoipa::path(
     get, path = "/api/recommendations/place/{place_id}/network-rating", tag = "places",
-    params(("place_id" = i64, Path, description = "The place's id")),
+    params(("place_id" = i64, Path, minimum = 1, description = "The place's id"), super::docs::ActingUser),
     responses(
         (status = 200, description = "Average and count; null and 0 when there is none", body = Envelope<NetworkRatingBody>),
         (status = 400, description = "The id is no id", body = ErrorBody),
@@ -30,7 +30,7 @@ pub async fn network_rating(
 /// The place of a Google id
 #[utoipa::path(
     get, path = "/api/recommendations/place/google/{google_place_id}", tag = "places",
-    params(("google_place_id" = String, Path, description = "Google's id of the place")),
+    params(("google_place_id" = String, Path, example = "sample-lisbon-cafe-almada", description = "Google's id of the place")),
     responses(
         (status = 200, description = "The place, or null", body = Envelope<Option<PlaceBody>>),
         (status = 400, description = "The id can't be read", body = ErrorBody),
@@ -46,9 +46,10 @@ pub async fn by_google_id(State(state): State<AppState>, path: PathParams) -> Re
 #[utoipa::path(
     get, path = "/api/recommendations/places/reviewed", tag = "places",
     params(
-        ("visibility" = Option<String>, Query, description = "Only friends or public; all when absent"),
-        ("limit" = Option<u64>, Query, description = "1 to 100, default 20"),
+        ("visibility" = Option<super::docs::VisibilityFilter>, Query, description = "Only these; all when absent"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
         ("offset" = Option<u64>, Query, description = "How many to skip"),
+        super::docs::ActingUser,
     ),
     responses(
         (status = 200, description = "The latest reviewed first", body = PageEnvelope<ReviewedPlaceBody>),

@@ -26,6 +26,32 @@ use crate::metrics::Metrics;
 /// The queue over all processes. The first three fields are MapX's.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "queueLength": 4210, "processing": 15, "isProcessing": true, "byPriority": { "high": 2, "normal": 23, "low": 4200 },
+    "retrying": 3, "retryRungs": [{ "attempts": 1, "tasks": 3, "nextAt": "2026-01-31T12:00:05Z" }], "deadLettered": 2,
+    "oldestPendingSeconds": 41.2, "oldestByPriority": { "high": 0.1, "normal": 0.9, "low": 41.2 },
+    "throughputPerSecond": 812.4, "etaSeconds": 5.2, "paused": { "high": null, "normal": null, "low": null },
+    "workers": [{
+        "id": "019ab0c4-1b7e-7000-8000-000000000000", "role": "worker", "host": "worker-1", "pid": 4711,
+        "startedAt": "2026-01-31T09:00:00Z", "heartbeatAt": "2026-01-31T11:59:59Z", "inFlight": 15, "maxConcurrent": 3,
+        "batchSize": 5, "readyTotal": 98210, "failedTotal": 2, "readyPerSecond": 812.4,
+        "concurrency": {
+            "current": 3, "min": 1, "max": 32, "reason": "latency allows more", "changedAt": "2026-01-31T11:58:00Z"
+        },
+        "state": "working", "drainSince": null
+    }],
+    "broker": { "kind": "rabbitmq", "ok": true, "error": null },
+    "provider": {
+        "kind": "openai", "ok": true, "error": null,
+        "breaker": { "state": "closed", "since": null, "reason": null, "nextProbeAt": null },
+        "limits": { "requests": { "limit": 3000.0, "left": 2871.0 }, "tokens": { "limit": null, "left": null } },
+        "usage": {
+            "today": { "calls": 240, "texts": 1200, "tokens": 52000, "cached": 12, "cost": 0.00104 },
+            "total": { "calls": 19642, "texts": 98210, "tokens": 4919000, "cached": 912, "cost": 0.09838 }
+        }
+    },
+    "recommendations": 102440, "embedded": 98210, "model": "text-embedding-3-small"
+}))]
 pub struct QueueStatusBody {
     /// Tasks that wait: in the ledger or with the broker.
     pub queue_length: u64,

@@ -20,6 +20,7 @@ use crate::http::traced::Traced;
 /// Answers as soon as the row and its embedding task are committed; never waits for the queue or the model.
 #[utoipa::path(
     post, path = "/api/recommendations/save", tag = "recommendations",
+    params(super::docs::ActingUser),
     request_body(content = super::docs::SaveRequest),
     responses(
         (status = 201, description = "Saved", body = Envelope<SavedBody>),
@@ -45,7 +46,7 @@ pub async fn save(
 /// Read a recommendation
 #[utoipa::path(
     get, path = "/api/recommendations/{id}", tag = "recommendations",
-    params(("id" = i64, Path, description = "The recommendation's id")),
+    params(("id" = i64, Path, minimum = 1, description = "The recommendation's id"), super::docs::ActingUser),
     responses(
         (status = 200, description = "The recommendation", body = Envelope<RecommendationBody>),
         (status = 400, description = "The id is no id", body = ErrorBody),
@@ -68,8 +69,8 @@ pub async fn get(
 /// high priority; until it is ready, search finds the old one.
 #[utoipa::path(
     put, path = "/api/recommendations/{id}", tag = "recommendations",
-    params(("id" = i64, Path, description = "The recommendation's id")),
-    request_body(content = super::docs::SaveRequest, description = "Any of the fields of a save"),
+    params(("id" = i64, Path, minimum = 1, description = "The recommendation's id"), super::docs::ActingUser),
+    request_body(content = Option<super::docs::ChangeRequest>, description = "Nothing changes without one"),
     responses(
         (status = 200, description = "Changed", body = Envelope<SavedBody>),
         (status = 400, description = "A field is wrong; the message names it", body = ErrorBody),
@@ -98,6 +99,7 @@ pub async fn put(
 
 /// What was deleted.
 #[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "success": true, "recommendation_id": 7 }))]
 pub struct DeletedBody {
     pub success: bool,
     pub recommendation_id: i64,
@@ -106,7 +108,7 @@ pub struct DeletedBody {
 /// Delete a recommendation
 #[utoipa::path(
     delete, path = "/api/recommendations/{id}", tag = "recommendations",
-    params(("id" = i64, Path, description = "The recommendation's id")),
+    params(("id" = i64, Path, minimum = 1, description = "The recommendation's id"), super::docs::ActingUser),
     responses(
         (status = 200, description = "Deleted", body = Envelope<DeletedBody>),
         (status = 400, description = "The id is no id, or the body no JSON", body = ErrorBody),
@@ -132,7 +134,7 @@ pub async fn delete(
 /// How far the embedding is
 #[utoipa::path(
     get, path = "/api/recommendations/{id}/embedding", tag = "embeddings",
-    params(("id" = i64, Path, description = "The recommendation's id")),
+    params(("id" = i64, Path, minimum = 1, description = "The recommendation's id"), super::docs::ActingUser),
     responses(
         (status = 200, description = "Its state, with the reason of the last failure", body = Envelope<EmbeddingBody>),
         (status = 400, description = "The id is no id", body = ErrorBody),

@@ -20,6 +20,7 @@ use crate::regeneration::{Estimate, TimeBasis};
 /// What to embed again.
 #[derive(ToSchema)]
 #[schema(example = json!({ "scope": "stale", "dry_run": false, "priority": "low" }))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct RegenerateRequest {
     /// `missing` when absent, as MapX's own client means it: the rows without a vector. `all` asks the provider for
@@ -165,7 +166,7 @@ impl EstimateBody {
 /// Begins a job and answers at once; with `dry_run` it only tells what the job would take. One job at a time.
 #[utoipa::path(
     post, path = "/api/recommendations/regenerate-embeddings", tag = "regeneration",
-    request_body = RegenerateRequest,
+    request_body = Option<RegenerateRequest>,
     responses(
         (status = 202, description = "The job has begun", body = Envelope<BegunBody>),
         (status = 200, description = "What it would take (dry_run)", body = Envelope<EstimateBody>),
@@ -209,7 +210,7 @@ pub async fn list(State(state): State<AppState>) -> Result<impl IntoResponse, Ap
 /// How far a regeneration is
 #[utoipa::path(
     get, path = "/api/recommendations/regenerate-embeddings/{job}", tag = "regeneration",
-    params(("job" = i64, Path, description = "The job's id")),
+    params(("job" = i64, Path, minimum = 1, description = "The job's id")),
     responses(
         (status = 200, description = "Its progress", body = Envelope<RegenerationBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),
@@ -226,7 +227,7 @@ pub async fn get(State(state): State<AppState>, path: PathParams) -> Result<impl
 /// What no worker has in hand is taken back; the vectors that are there stay. It may be resumed until another begins.
 #[utoipa::path(
     delete, path = "/api/recommendations/regenerate-embeddings/{job}", tag = "regeneration",
-    params(("job" = i64, Path, description = "The job's id")),
+    params(("job" = i64, Path, minimum = 1, description = "The job's id")),
     responses(
         (status = 200, description = "Cancelled, or it was before", body = Envelope<RegenerationBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),
@@ -243,7 +244,7 @@ pub async fn cancel(State(state): State<AppState>, path: PathParams) -> Result<i
 /// What no worker has in hand is taken back until it is resumed.
 #[utoipa::path(
     post, path = "/api/recommendations/regenerate-embeddings/{job}/pause", tag = "regeneration",
-    params(("job" = i64, Path, description = "The job's id")),
+    params(("job" = i64, Path, minimum = 1, description = "The job's id")),
     responses(
         (status = 200, description = "Paused, or it was before", body = Envelope<RegenerationBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),
@@ -260,7 +261,7 @@ pub async fn pause(State(state): State<AppState>, path: PathParams) -> Result<im
 /// A cancelled one, too, while no other has begun since. What it has done is not done again.
 #[utoipa::path(
     post, path = "/api/recommendations/regenerate-embeddings/{job}/resume", tag = "regeneration",
-    params(("job" = i64, Path, description = "The job's id")),
+    params(("job" = i64, Path, minimum = 1, description = "The job's id")),
     responses(
         (status = 200, description = "It runs, or ran before", body = Envelope<RegenerationBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),

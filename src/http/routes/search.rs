@@ -18,6 +18,24 @@ use crate::http::state::AppState;
 use crate::search::{Answer, Hit, Mode, Request};
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "somewhere quiet to work with my laptop", "summary": "",
+    "results": [{
+        "type": "place", "place_id": 3, "place_name": "Biblioteca do Rio", "place_address": "Rua das Flores 12, Lisbon",
+        "recommendations": [{
+            "recommendation_id": 7, "content_type": "place", "title": "Hush on the fourth floor",
+            "description": "Nobody talks up here and every table has a plug.", "content_data": null,
+            "user_name": "Inês", "rating": 5, "labels": ["library", "plugs"], "metadata": null, "similarity": 0.36,
+            "created_at": "2026-01-31T12:00:00Z"
+        }],
+        "average_similarity": 0.36, "total_recommendations": 1
+    }],
+    "qna": { "questions": [], "answers": [] }, "total_groups": 1, "total_places": 1, "total_recommendations": 1,
+    "search_metadata": {
+        "threshold": 0.22, "limit": 5, "query_processed": true, "mode": "hybrid", "degraded": false, "reason": null,
+        "took_ms": 2.1, "pending_embeddings": 0
+    }
+}))]
 pub struct SearchBody {
     pub query: String,
     /// Always empty: summaries by a language model are MapX's own affair.
@@ -79,11 +97,13 @@ pub struct Found {
     pub content_type: String,
     pub title: Option<String>,
     pub description: String,
+    #[schema(value_type = Option<Object>)]
     pub content_data: Option<Json>,
     pub user_name: Option<String>,
     pub rating: Option<i16>,
     #[schema(value_type = Vec<String>)]
     pub labels: Json,
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     /// The cosine to the query; see the mode.
     pub similarity: f32,
@@ -95,6 +115,7 @@ pub struct Found {
 /// By meaning and by words, fused. Answers by keywords alone, and says `degraded`, while the model is away.
 #[utoipa::path(
     post, path = "/api/recommendations/search", tag = "search",
+    params(super::docs::ActingUser),
     request_body(content = super::docs::SearchRequest),
     responses(
         (status = 200, description = "Grouped by place or service", body = Envelope<SearchBody>),

@@ -15,6 +15,10 @@ use crate::http::state::AppState;
 
 /// Whether one user follows another from now on.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "follower_id": "3f0c1a52-7c1e-4b0a-9b57-0a6f1d2e4c01", "following_id": "9c1d7f0e-3b52-4e6a-8a3d-5d2f7b6c1e02",
+    "following": true
+}))]
 pub struct FollowingBody {
     pub follower_id: Uuid,
     pub following_id: Uuid,
@@ -26,7 +30,11 @@ pub struct FollowingBody {
 /// The follower sees what the other keeps for friends. Doing it twice changes nothing.
 #[utoipa::path(
     put, path = "/api/users/{id}/following/{other}", tag = "users",
-    params(("id" = Uuid, Path, description = "The follower"), ("other" = Uuid, Path, description = "Who is followed")),
+    params(
+        ("id" = Uuid, Path, description = "The follower"),
+        ("other" = Uuid, Path, description = "Who is followed"),
+        super::docs::ActingUser,
+    ),
     responses(
         (status = 200, description = "Following", body = Envelope<FollowingBody>),
         (status = 400, description = "An id is no UUID, or both are the same", body = ErrorBody),
@@ -49,7 +57,11 @@ pub async fn follow(
 /// Stop following a user
 #[utoipa::path(
     delete, path = "/api/users/{id}/following/{other}", tag = "users",
-    params(("id" = Uuid, Path, description = "The follower"), ("other" = Uuid, Path, description = "Who is followed")),
+    params(
+        ("id" = Uuid, Path, description = "The follower"),
+        ("other" = Uuid, Path, description = "Who is followed"),
+        super::docs::ActingUser,
+    ),
     responses(
         (status = 200, description = "Not following", body = Envelope<FollowingBody>),
         (status = 400, description = "An id is no UUID", body = ErrorBody),

@@ -1,5 +1,6 @@
 //! The HTTP contract, row by row: what MapX's clients rely on, and what happens to those who don't keep it.
 
+mod description;
 mod embedding;
 mod fields;
 mod follows;

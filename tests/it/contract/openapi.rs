@@ -18,7 +18,7 @@ const WEBHOOKS: &str = "/api/webhooks";
 const WEBHOOK: &str = "/api/webhooks/{id}";
 const RESUME: &str = "/api/recommendations/embedding-queue/resume";
 
-async fn document(app: &TestApp) -> Value {
+pub(super) async fn document(app: &TestApp) -> Value {
     let response = app.request(reqwest::Method::GET, "/openapi.json").send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/json");
@@ -334,14 +334,14 @@ fn differences(document: &Value, method: &str, path: &str, answer: &Answer) -> V
     wrong
 }
 
-fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+pub(super) fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     match schema["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).expect("the schema exists"),
         None => schema,
     }
 }
 
-fn check(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
+pub(super) fn check(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
     let schema = resolve(document, schema);
     for alternatives in ["oneOf", "anyOf"] {
         if let Some(schemas) = schema[alternatives].as_array() {
