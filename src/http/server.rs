@@ -84,7 +84,7 @@ impl Server {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let io = io_of(stream, self.write_timeout);
+            let io = io_of(stream, self.write_timeout, shutdown.clone());
             let connection = builder.serve_connection(io, service(self.router.clone())).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
@@ -102,10 +102,10 @@ impl Server {
     }
 }
 
-fn io_of(stream: TcpStream, write_timeout: Duration) -> TokioIo<Impatient<TcpStream>> {
+fn io_of(stream: TcpStream, write_timeout: Duration, shutdown: CancellationToken) -> TokioIo<Impatient<TcpStream>> {
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(Impatient::new(stream, write_timeout))
+    TokioIo::new(Impatient::new(stream, write_timeout, shutdown))
 }
 
 type Service = TowerToHyperService<tower::util::MapRequest<Router, fn(Request<Incoming>) -> Request>>;
