@@ -35,3 +35,6 @@ def before_call(context, case, kwargs):
     # Many minutes in small steps would be too many points.
     if case.path.endswith("/history") and "minutes" in query and "step" in query:
         case.query = {name: value for name, value in query.items() if name != "step"}
+    # No stranger is told of made-up recommendations.
+    if case.path.startswith("/api/webhooks") and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
+        case.body = {**case.body, "url": "https://webhook.invalid/"}

@@ -39,8 +39,9 @@ pub fn user_id(field: &str, text: &str) -> Read<Uuid> {
 /// A whole number. JavaScript has one kind of number: 4.0 is 4.
 pub fn whole(value: &Value) -> Option<i64> {
     // Beyond, it isn't one that an i64 can be.
-    let in_range = |n: &f64| n.fract() == 0.0 && n.abs() < 9.2e18;
-    value.as_i64().or_else(|| value.as_f64().filter(in_range).map(|n| n as i64))
+    // A large one may be read as its neighbour, which is no whole number.
+    let in_range = |n: &f64| (n - n.round()).abs() <= n.abs() * f64::EPSILON && n.abs() < 9.2e18;
+    value.as_i64().or_else(|| value.as_f64().filter(in_range).map(|n| n.round() as i64))
 }
 
 /// The fields of a JSON object; `null` counts as absent.

@@ -87,7 +87,7 @@ impl Server {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let io = io_of(stream, self.write_timeout);
+            let io = io_of(stream, self.write_timeout, shutdown.clone());
             let connection = builder.serve_connection(io, service(self.router.clone(), peer)).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
@@ -105,10 +105,10 @@ impl Server {
     }
 }
 
-fn io_of(stream: TcpStream, write_timeout: Duration) -> TokioIo<Impatient<TcpStream>> {
+fn io_of(stream: TcpStream, write_timeout: Duration, shutdown: CancellationToken) -> TokioIo<Impatient<TcpStream>> {
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(Impatient::new(stream, write_timeout))
+    TokioIo::new(Impatient::new(stream, write_timeout, shutdown))
 }
 
 /// The routes, which see the other end of the connection as an extension.

@@ -66,21 +66,22 @@ impl EndpointChange {
     /// Reads a JSON body that names what is to be changed.
     ///
     /// # Errors
-    /// Names the field that is unknown or wrong, or says that none is named.
+    /// Names the field that is unknown or wrong, or says that none is named. A null leaves what it names as it is, but for
+    /// the description, which it removes.
     pub fn read(body: Value, allow_private: bool) -> Result<Self, InvalidField> {
         const KNOWN: [&str; 5] = ["url", "events", "description", "include_regenerations", "enabled"];
+        let nothing = body.as_object().is_some_and(serde_json::Map::is_empty);
         let fields = known(body, &KNOWN)?;
-        let change = Self {
+        if nothing {
+            return Err(InvalidField::new("body", format!("must name one of {}", KNOWN.join(", "))));
+        }
+        Ok(Self {
             url: url(&fields, allow_private)?,
             description: fields.clearable("description", |fields| fields.text("description", MAX_DESCRIPTION))?,
             chosen: chosen(&fields)?,
             include_regenerations: flag(&fields, "include_regenerations")?,
             enabled: flag(&fields, "enabled")?,
-        };
-        match change == Self::default() {
-            true => Err(InvalidField::new("body", format!("must name one of {}", KNOWN.join(", ")))),
-            false => Ok(change),
-        }
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 // Who works, what was given up, jobs, what happens just now, webhooks, and the search.
 
 import { fill } from "./charts.js";
-import { $, action, ago, brief, confirmed, count, el, emptyRow, keyed, many, millis, notice, pill, row, say, show, span, when } from "./page.js";
+import { $, action, ago, brief, confirmed, count, el, emptyRow, keyed, many, millis, notice, now, pill, row, say, show, span, when } from "./page.js";
 import { get, post, queue, remove } from "./api.js";
 
 const DEAD = queue("dead-letters");
@@ -203,38 +203,53 @@ drawActivity();
 
 // --- Webhooks
 
-// The list, or the items of a page.
-const items = (data) => (Array.isArray(data) ? data : (data?.items ?? data?.webhooks ?? data?.deliveries ?? []));
-
-// False where there are none to be seen.
+// The last deliveries of each endpoint, the newest first. False where there are no webhooks to be seen.
 export async function refreshHooks() {
   let endpoints;
   try {
-    endpoints = items(await get("/api/webhooks"));
+    endpoints = await get("/api/webhooks");
   } catch (problem) {
-    // A service without webhooks, or somebody who may not see them.
+    // A service without them, or somebody who may not see them.
     if (problem.status !== 404 && problem.status !== 403) throw problem;
     show("hooks-card", false);
     return false;
   }
   show("hooks-card", true);
-  const shown = endpoints.slice(0, 10);
-  const lists = await Promise.all(shown.map((one) => get(`/api/webhooks/${encodeURIComponent(one.id)}/deliveries?limit=5`).then(items, () => [])));
-  const deliveries = shown.flatMap((one, n) => lists[n].map((delivery) => ({ one, delivery })));
-  const off = endpoints.filter((one) => one.enabled === false || one.disabled_at).length;
-  say("hooks-note", `${many(endpoints.length, "endpoint")}${off ? `, ${count(off)} disabled` : ""}`);
-  keyed($("hooks"), deliveries, ({ one, delivery }) => `${one.id}/${delivery.id}`, () =>
-    row(["to", "", "error full"], ["event", "Event"], ["state", "State"], ["code", "Answer", "n"], ["at", "When"]), (line, { one, delivery }) => {
-    const last = delivery.attempts_log?.at?.(-1) ?? delivery.last_attempt ?? delivery;
-    say(line.to, one.url);
-    say(line.event, delivery.event ?? delivery.event_type ?? delivery.type ?? "–");
-    say(line.state, String(delivery.state ?? delivery.status ?? "–"));
-    const code = last.status_code ?? last.response_code ?? last.code;
-    const took = last.duration_ms ?? last.took_ms;
-    say(line.code, `${code ?? "–"}${took === null || took === undefined ? "" : `, ${millis(took)}`}`);
-    when(line.at, last.at ?? delivery.updated_at ?? delivery.created_at ?? null);
-  }, () => emptyRow(5, "Nothing was delivered yet."));
+  const off = endpoints.filter((one) => !one.enabled).length;
+  say("hooks-note", endpoints.length ? `${many(endpoints.length, "endpoint")}${off ? `, ${count(off)} disabled` : ""}` : "");
+  const lists = await Promise.all(endpoints.slice(0, 10).map(async (one) => {
+    const { items } = await get(`/api/webhooks/${one.id}/deliveries?limit=5`);
+    return (items.length ? items : [null]).map((delivery) => ({ one, delivery }));
+  }));
+  keyed($("hooks"), lists.flat(), ({ one, delivery }) => `${one.id}/${delivery?.id}`, hook, updateHook, () =>
+    emptyRow(5, "No endpoint is told of anything. A ", el("code", { text: "POST /api/webhooks" }), " adds one."));
   return true;
+}
+
+function hook() {
+  const line = row(["to", "", "error full"], ["event", "Event"], ["state", "State"], ["code", "Answer", "n"], ["at", "When"]);
+  for (const name of ["to", "state"]) {
+    line[name].main = el("span");
+    line[name].note = el("small");
+    line[name].append(line[name].main, line[name].note);
+  }
+  return line;
+}
+
+const DELIVERY = { delivered: "good", failed: "bad", retrying: "warn" };
+
+function updateHook(line, { one, delivery }) {
+  say(line.to.main, one.url);
+  const trouble = one.failing_since ? `failing for ${ago(one.failing_since).replace(" ago", "")}` : "";
+  say(line.to.note, one.enabled ? trouble : `disabled ${ago(one.disabled_at)}${one.disabled_reason ? `: ${one.disabled_reason}` : ""}`);
+  say(line.event, delivery?.event ?? "–");
+  pill(line.state.main, DELIVERY[delivery?.state] ?? "", delivery?.state ?? "nothing yet");
+  const next = delivery?.next_attempt_at ? (new Date(delivery.next_attempt_at) - now()) / 1000 : null;
+  const attempts = delivery && delivery.attempts > 1 ? many(delivery.attempts, "attempt") : "";
+  say(line.state.note, [attempts, next !== null && next > 0 ? `next in ${span(next)}` : ""].filter(Boolean).join(", "));
+  const last = delivery?.last_attempt;
+  say(line.code, last ? `${last.status ?? last.error ?? "none"}, ${millis(last.duration_ms)}` : "–");
+  when(line.at, last?.at ?? delivery?.created_at ?? null);
 }
 
 // --- Search

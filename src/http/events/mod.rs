@@ -30,8 +30,9 @@ use crate::db::{Db, DbError};
 const TICK: Duration = Duration::from_millis(500);
 /// The share of a tick over which the cohorts are spread.
 const SPREAD: f64 = 0.8;
-/// Listeners that are woken at once.
-const COHORT: usize = 32;
+/// Listeners that are woken at once; more only where the pauses between them would get shorter than this.
+const COHORT: usize = 16;
+const PAUSE: Duration = Duration::from_millis(2);
 /// Ticks that a listener may be behind.
 const RING: usize = 16;
 /// A listener that was sent nothing for so long is sent a comment, so that both sides know of a broken connection.
@@ -175,13 +176,18 @@ impl Events {
         if tick.all.is_empty() {
             return;
         }
-        let pause = TICK.mul_f64(SPREAD / cohorts.len().max(1) as f64);
-        for (n, cohort) in cohorts.iter().enumerate() {
+        let spread = TICK.mul_f64(SPREAD);
+        let steps = (spread.as_millis() / PAUSE.as_millis()) as usize;
+        let together = cohorts.len().div_ceil(steps).max(1);
+        let pause = spread / u32::try_from(cohorts.len().div_ceil(together).max(1)).unwrap_or(u32::MAX);
+        for (n, cohorts) in cohorts.chunks(together).enumerate() {
             if n > 0 {
                 sleep(pause).await;
             }
-            // An error says that the last of them has gone.
-            let _ = cohort.send(tick.clone());
+            for cohort in cohorts {
+                // An error says that the last of them has gone.
+                let _ = cohort.send(tick.clone());
+            }
         }
     }
 

@@ -156,12 +156,12 @@ impl From<DeliveryAttempt> for DeliveryAttemptBody {
 ///
 /// Those that have ended are kept for `webhook.retention_days`.
 #[utoipa::path(
-    get, path = "/api/webhooks/{id}/deliveries", tag = "webhooks",
+    get, path = "/api/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "deliveries",
     params(
-        ("id" = i64, Path),
-        ("state" = Option<DeliveryState>, Query),
-        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
-        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("id" = i64, Path, minimum = 1, description = "The webhook's id"),
+        ("state" = Option<DeliveryState>, Query, description = "Only those in this state"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "At most so many; 20 when absent"),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9]{1,18})?$", description = "next_cursor of the page before"),
     ),
     responses(
         (status = 200, description = "A page, the newest first", body = Envelope<DeliveriesBody>),
@@ -200,8 +200,8 @@ fn delivery_state(query: &QueryParams) -> Result<Option<DeliveryState>, ApiError
 
 /// One delivery
 #[utoipa::path(
-    get, path = "/api/webhooks/{id}/deliveries/{delivery}", tag = "webhooks",
-    params(("id" = i64, Path), ("delivery" = i64, Path)),
+    get, path = "/api/webhooks/{id}/deliveries/{delivery}", tag = "webhooks", operation_id = "delivery",
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id"), ("delivery" = i64, Path, minimum = 1, description = "The delivery's id")),
     responses(
         (status = 200, description = "It with every request and answer", body = Envelope<DeliveryDetailBody>),
         (status = 400, description = "An id is no number", body = ErrorBody),
@@ -221,7 +221,7 @@ pub async fn one(State(state): State<AppState>, path: PathParams) -> Result<impl
 /// Under the same `webhook-id`, before what waits, with all retries before it.
 #[utoipa::path(
     post, path = "/api/webhooks/{id}/deliveries/{delivery}/redeliver", tag = "webhooks",
-    params(("id" = i64, Path), ("delivery" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id"), ("delivery" = i64, Path, minimum = 1, description = "The delivery's id")),
     responses(
         (status = 202, description = "It is sent within moments; its log tells how that went", body = Envelope<DeliveryBody>),
         (status = 400, description = "An id is no number", body = ErrorBody),
@@ -252,7 +252,7 @@ pub async fn redeliver(
 /// Sends it a `webhook.test`, whatever its filters are; once, without retries.
 #[utoipa::path(
     post, path = "/api/webhooks/{id}/test", tag = "webhooks",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id")),
     responses(
         (status = 202, description = "It is sent within moments; its log tells how that went", body = Envelope<DeliveryBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),

@@ -18,34 +18,53 @@ use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 use crate::webhook::secret;
 
+/// What an endpoint can be told of by its own choice.
+#[derive(serde::Serialize, ToSchema)]
+#[allow(dead_code, reason = "a schema, never constructed")]
+enum ChosenEvent {
+    #[serde(rename = "embedding.ready")]
+    Ready,
+    #[serde(rename = "embedding.failed")]
+    Failed,
+    #[serde(rename = "regeneration.finished")]
+    Finished,
+}
+
 /// Whom to tell of what.
 #[derive(ToSchema)]
 #[schema(example = json!({
     "url": "https://example.com/hooks/mapx", "events": ["embedding.failed", "regeneration.finished"],
     "description": "the page of whoever is on call"
 }))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct CreateWebhookRequest {
     /// https or http, at an address of the public internet unless `webhook.allow_private` is set; at most 2,048 bytes,
     /// without a user and a password.
     url: String,
     /// One or more of `embedding.ready`, `embedding.failed` and `regeneration.finished`; all of them when absent.
-    events: Option<Vec<Event>>,
+    #[schema(min_items = 1)]
+    events: Option<Vec<ChosenEvent>>,
     /// Whether to tell of each row that a regeneration embeds, too; its end is told either way. False when absent.
     include_regenerations: Option<bool>,
     /// For people; at most 200 characters.
+    #[schema(max_length = 200)]
     description: Option<String>,
 }
 
 /// What to change; what isn't named stays as it is.
 #[derive(ToSchema)]
 #[schema(example = json!({ "enabled": true, "events": ["embedding.ready"], "include_regenerations": false }))]
+#[schema(min_properties = 1)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "a schema, never constructed")]
 pub struct ChangeWebhookRequest {
     url: Option<String>,
-    events: Option<Vec<Event>>,
+    #[schema(min_items = 1)]
+    events: Option<Vec<ChosenEvent>>,
     include_regenerations: Option<bool>,
     /// Null removes it.
+    #[schema(max_length = 200)]
     description: Option<String>,
     /// A disabled endpoint is told nothing of what happens meanwhile; what it was to be told before waits until it is
     /// enabled again.
@@ -164,7 +183,7 @@ pub async fn list(State(state): State<AppState>) -> Result<impl IntoResponse, Ap
 /// One webhook
 #[utoipa::path(
     get, path = "/api/webhooks/{id}", tag = "webhooks",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id")),
     responses(
         (status = 200, description = "How it is", body = Envelope<WebhookBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),
@@ -179,7 +198,7 @@ pub async fn get(State(state): State<AppState>, path: PathParams) -> Result<impl
 /// Change a webhook
 #[utoipa::path(
     patch, path = "/api/webhooks/{id}", tag = "webhooks",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id")),
     request_body = ChangeWebhookRequest,
     responses(
         (status = 200, description = "As it is now", body = Envelope<WebhookBody>),
@@ -203,7 +222,7 @@ pub async fn change(
 /// With its log. What it was still to be told is not sent.
 #[utoipa::path(
     delete, path = "/api/webhooks/{id}", tag = "webhooks",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id")),
     responses(
         (status = 200, description = "It is gone", body = Envelope<DeletedWebhookBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),
@@ -228,7 +247,7 @@ pub async fn delete(
 /// within that time ends the first secret's.
 #[utoipa::path(
     post, path = "/api/webhooks/{id}/rotate-secret", tag = "webhooks",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path, minimum = 1, description = "The webhook's id")),
     responses(
         (status = 200, description = "Its new secret, once", body = Envelope<WebhookSecretBody>),
         (status = 400, description = "The id is no number", body = ErrorBody),

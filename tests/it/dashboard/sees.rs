@@ -94,3 +94,62 @@ async fn whoever_finds_no_room_among_the_listeners_sees_the_numbers_all_the_same
     browser.until("document.getElementById('lost').hidden").await;
     app.stop().await;
 }
+
+/// Answers requests that have this in their address in the service's place.
+fn answering(part: &str, answer: &str) -> String {
+    format!(
+        "const real = window.fetch; window.fetch = async (url, init) => {{ \
+         const say = (status, body) => new Response(JSON.stringify(body), {{ status }}); \
+         if (String(url).includes({part:?})) {{ {answer} }} return real(url, init); }};"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhook_deliveries_are_shown_where_there_are_any() {
+    let app = TestApp::start().await;
+    let page = format!("{}/dashboard", app.base);
+    let gone = answering("/api/webhooks", "return say(404, { success: false, message: 'no such route' });");
+    let browser = Browser::open_after(&page, DESKTOP, &gone).await;
+    browser.says("#jobs", "There was none yet").await;
+    browser.until("document.getElementById('hooks-card').hidden").await;
+    let endpoints = json!([
+        { "id": 1, "url": "https://example.com/hooks", "enabled": true, "failing_since": null },
+        { "id": 2, "url": "https://example.org/other", "enabled": false, "disabled_at": "2026-01-01T00:00:00Z",
+          "disabled_reason": "410 Gone", "failing_since": null },
+    ]);
+    let deliveries = json!({ "items": [{
+        "id": 12, "event": "embedding.ready", "state": "delivered", "attempts": 2, "next_attempt_at": null,
+        "created_at": "2026-01-01T00:00:00Z", "last_attempt": { "at": "2026-01-01T00:00:05Z", "status": 204, "duration_ms": 31, "error": null },
+    }], "next_cursor": null });
+    let answer = format!(
+        "if (String(url).includes('/1/deliveries')) return say(200, {{ data: {deliveries} }}); \
+         if (String(url).includes('/deliveries')) return say(200, {{ data: {{ items: [] }} }}); \
+         return say(200, {{ data: {endpoints} }});"
+    );
+    let browser = Browser::open_after(&page, DESKTOP, &answering("/api/webhooks", &answer)).await;
+    browser.says("#hooks-note", "2 endpoints, 1 disabled").await;
+    browser.says("#hooks tr:first-child", "embedding.ready").await;
+    browser.says("#hooks tr:first-child", "204, 31 ms").await;
+    browser.says("#hooks tr:nth-child(2)", "410 Gone").await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_asked_for_where_one_is_wanted_and_sent_with_everything() {
+    let app = TestApp::start().await;
+    let refuse = "if (new Headers(init?.headers).get('authorization') !== 'Bearer right one') \
+                  return say(401, { success: false, message: 'a token is required' });";
+    let page = format!("{}/dashboard", app.base);
+    let browser = Browser::open_after(&page, DESKTOP, &answering("/api/", refuse)).await;
+    browser.until("document.getElementById('token-box').open").await;
+    browser.says("#token-text", "a token is required").await;
+    browser.press("wrong one\u{e007}").await;
+    browser.until("document.getElementById('token-box').open").await;
+    browser.run("document.getElementById('token').value = ''").await;
+    browser.press("right one\u{e007}").await;
+    browser.says("#connection", "Live").await;
+    browser.says("#summary", "Nothing has been saved yet").await;
+    // With this tab it is forgotten.
+    assert_eq!(browser.run("return [sessionStorage.length, localStorage.length]").await, json!([1, 0]));
+    app.stop().await;
+}

@@ -27,6 +27,11 @@ pub struct Browser {
 impl Browser {
     /// Opens a page in a window of this size.
     pub async fn open(url: &str, size: (u32, u32)) -> Self {
+        Self::open_after(url, size, "").await
+    }
+
+    /// The same after a script that runs before those of the page.
+    pub async fn open_after(url: &str, size: (u32, u32), script: &str) -> Self {
         install_cryptography();
         let missing = |error| panic!("chromedriver: {error}; apt-get install chromium chromium-driver");
         let mut child = Command::new("chromedriver")
@@ -82,6 +87,7 @@ impl Browser {
         // As narrow as a phone, which no window is.
         let metrics = json!({ "width": size.0, "height": size.1, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
         browser.post("url", json!({ "url": url })).await;
         browser
     }
