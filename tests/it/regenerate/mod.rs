@@ -8,6 +8,7 @@ mod lifecycle;
 mod memory;
 mod model_change;
 mod scopes;
+mod shadow;
 
 use std::collections::HashMap;
 
