@@ -73,8 +73,12 @@ impl Shadow {
         Ok(stands_in)
     }
 
-    /// A connection that has the lock; none while another process has it.
-    pub(super) async fn lock(&self) -> Result<Option<DatabaseConnection>, DbError> {
+    /// A connection that has the lock; none while another process has it, which `pooled` tells without a login.
+    pub(super) async fn lock(&self, pooled: &DatabaseConnection) -> Result<Option<DatabaseConnection>, DbError> {
+        let free = "SELECT pg_try_advisory_xact_lock($1)";
+        if sql::scalar::<bool>(pooled, free, [LOCK.into()]).await? != Some(true) {
+            return Ok(None);
+        }
         let conn = reach::glance(&self.settings).await?;
         let lock = "SELECT pg_try_advisory_lock($1)";
         if sql::scalar::<bool>(&conn, lock, [LOCK.into()]).await? != Some(true) {

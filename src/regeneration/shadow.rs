@@ -38,7 +38,7 @@ impl Regenerations {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(%error, "a regeneration's index can't be made at the moment");
+                        tracing::warn!(%error, "no regeneration's index can be seen to at the moment");
                     }
                     delays.next().unwrap_or(MAX_BACKOFF)
                 }

@@ -50,7 +50,7 @@ pub(in crate::db) async fn build(
     expression: &str,
 ) -> Result<(), DbError> {
     let operators = if model.dimensions <= MAX_VECTOR { "vector_cosine_ops" } else { "halfvec_cosine_ops" };
-    conn.execute_unprepared(&format!("DROP INDEX IF EXISTS {name}")).await?;
+    conn.execute_unprepared(&format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
     conn.execute_unprepared(&format!(
         "CREATE INDEX CONCURRENTLY {name} ON {table} USING hnsw ({expression} {operators}) \
          WITH (ef_construction = {EF_CONSTRUCTION})"

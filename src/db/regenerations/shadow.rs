@@ -68,7 +68,7 @@ impl Db {
         if self.shadow_job().await?.is_none_or(|job| job.waits_for_others()) {
             return Ok(None);
         }
-        let Some(conn) = shadow.lock().await? else { return Ok(None) };
+        let Some(conn) = shadow.lock(self.read()).await? else { return Ok(None) };
         let outcome = self.tend(&shadow, &conn).await;
         // With the connection goes the lock.
         conn.close().await?;

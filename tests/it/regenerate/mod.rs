@@ -9,6 +9,7 @@ mod memory;
 mod model_change;
 mod scopes;
 mod shadow;
+mod shadow_killed;
 
 use std::collections::HashMap;
 

@@ -17,10 +17,10 @@ use crate::support::app::{TestApp, eventually, found_ids, user};
 use crate::support::data::TestData;
 use crate::support::provider::{Behaviour, FakeProvider, vector};
 
-const ROWS: u64 = 400;
+pub(super) const ROWS: u64 = 400;
 const INDEX: &str = "recommendations_embedding_hnsw";
 /// Nobody's text, whose vector a row is given as its old one.
-const OLD: &str = "what the row said to an older model";
+pub(super) const OLD: &str = "what the row said to an older model";
 
 fn small(settings: &mut Settings) {
     settings.regeneration.shadow_rows = 100;
@@ -53,7 +53,7 @@ async fn filled(data: &Arc<TestData>) -> (FakeProvider, TestApp, i64) {
     (provider, app, row)
 }
 
-fn new(n: usize) -> String {
+pub(super) fn new(n: usize) -> String {
     format!("Type: unclear. Description: A place, number {n}")
 }
 
@@ -69,7 +69,7 @@ async fn one<T: sea_orm::TryGetable>(conn: &DatabaseConnection, select: &str) ->
     row.map(|row| row.try_get_by_index(0).expect("the column"))
 }
 
-async fn number(data: &TestData, select: &str) -> i64 {
+pub(super) async fn number(data: &TestData, select: &str) -> i64 {
     let conn = data.connect().await;
     let number = one(&conn, select).await.expect("a row");
     conn.close().await.expect("closes");
@@ -77,7 +77,7 @@ async fn number(data: &TestData, select: &str) -> i64 {
 }
 
 /// All columns, indexes that are whole, triggers, and how many copies there are.
-async fn schema(data: &TestData) -> String {
+pub(super) async fn schema(data: &TestData) -> String {
     let conn = data.connect().await;
     let select = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (\
         SELECT table_name || '.' || column_name || ' ' || udt_name AS line FROM information_schema.columns WHERE table_schema = 'public' \
@@ -92,23 +92,23 @@ async fn schema(data: &TestData) -> String {
 }
 
 /// One connection, always the same.
-async fn session(data: &TestData) -> DatabaseConnection {
+pub(super) async fn session(data: &TestData) -> DatabaseConnection {
     let mut options = ConnectOptions::new(data.url());
     options.max_connections(1);
     Database::connect(options).await.expect("the database opens")
 }
 
 /// Keeps a job in a phase: a transaction that holds a lock, until it is dropped.
-struct Block(DatabaseConnection);
+pub(super) struct Block(DatabaseConnection);
 
 impl Block {
-    async fn new(data: &TestData, mode: &str) -> Self {
+    pub(super) async fn new(data: &TestData, mode: &str) -> Self {
         let conn = session(data).await;
         conn.execute_unprepared(&format!("BEGIN; LOCK TABLE recommendations IN {mode} MODE")).await.expect("locked");
         Self(conn)
     }
 
-    async fn release(self) {
+    pub(super) async fn release(self) {
         self.0.execute_unprepared("COMMIT").await.expect("released");
         self.0.close().await.expect("closes");
     }
@@ -154,7 +154,7 @@ fn watch(app: &TestApp, row: i64) -> (Arc<AtomicBool>, JoinHandle<usize>) {
 }
 
 /// The index serves: a plan that may not read the table goes through it.
-async fn assert_index_serves(data: &TestData) {
+pub(super) async fn assert_index_serves(data: &TestData) {
     let conn = session(data).await;
     conn.execute_unprepared("SET enable_seqscan = off").await.expect("set");
     let explain = "EXPLAIN SELECT id FROM recommendations ORDER BY embedding <=> '[1,0,0,0,0,0,0,0]' LIMIT 3";
@@ -218,7 +218,7 @@ async fn most_of_a_table_goes_through_a_shadow_and_searches_find_the_old_or_the_
 }
 
 /// The lock that keeps a job in a phase, and whether the provider does.
-const PHASES: [(&str, Option<&str>); 4] = [
+pub(super) const PHASES: [(&str, Option<&str>); 4] = [
     ("preparing", Some("ROW EXCLUSIVE")),
     ("filling", None),
     ("indexing", Some("ROW EXCLUSIVE")),
