@@ -10,6 +10,7 @@ mod model_change;
 mod scopes;
 mod shadow;
 mod shadow_killed;
+mod shadow_measured;
 
 use std::collections::HashMap;
 

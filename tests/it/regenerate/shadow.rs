@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mapx_embeddings::config::Settings;
+use mapx_embeddings::config::secret::ServerUrl;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -363,5 +364,67 @@ async fn another_one_takes_over_what_a_cancelled_one_has_yet_to_clear() {
     assert_eq!(schema(&data).await, before);
     assert!(finds(&app, &new(7), row).await);
     assert!(number(&data, &format!("SELECT count(*) FROM regenerations WHERE id = {first} AND state = 'cancelled'")).await == 1);
+    app.stop().await;
+}
+
+/// With the index used where the planner, for so few rows, would do without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_go_through_the_index_of_the_copy() {
+    let data = TestData::postgres().await;
+    let (provider, app, row) = filled(&data).await;
+    app.stop().await;
+    let url = format!("{}?options=-c%20enable_seqscan%3Doff%20-c%20enable_sort%3Doff", data.url());
+    let app = remote_over(data.clone(), &provider, |settings| {
+        small(settings);
+        settings.database.url = ServerUrl::new(url);
+    })
+    .await;
+    assert!(finds(&app, OLD, row).await);
+    let (id, _) = held_in(&app, &provider, PHASES[1]).await;
+    let scans = "SELECT CAST(coalesce(max(idx_scan), 0) AS BIGINT) FROM pg_stat_user_indexes \
+        WHERE indexrelname = 'embedding_stand_ins_hnsw'";
+    let before = number(&data, scans).await;
+    assert!(finds(&app, OLD, row).await);
+    eventually("the copy's index is scanned", async || (number(&data, scans).await > before).then_some(())).await;
+    // A private row, and one that is deleted, are found by nobody else.
+    let hide = format!("SET mapx.program = 'mapx-embeddings'; UPDATE recommendations SET visibility = 'friends' WHERE id = {row}");
+    does(&data, &hide).await;
+    assert!(!finds(&app, OLD, row).await);
+    // A scan that comes home with too few is followed by a comparison with all.
+    let all = json!({ "query": OLD, "mode": "semantic", "threshold": -1, "limit": 100 });
+    assert_eq!(found_ids(&app.search(&all).await).len(), 100);
+    provider.behave();
+    provider.release();
+    completed(&app, id).await;
+    app.stop().await;
+}
+
+/// The old model's vectors can't be compared with the new one's queries: nothing is copied but what is made anew, and
+/// the whole is found once the index is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_model_goes_through_a_shadow_too() {
+    let data = TestData::postgres().await;
+    let (provider, app, row) = filled(&data).await;
+    let before = schema(&data).await;
+    app.stop().await;
+    provider.when_contains("A place", Behaviour::Hold);
+    let app = remote_over(data.clone(), &provider, |settings| {
+        small(settings);
+        settings.embedder.model = "other-model".into();
+    })
+    .await;
+    let begun = "SELECT coalesce(max(id), 0) FROM regenerations WHERE origin = 'model-change'";
+    let id = eventually("the change is begun", async || Some(number(&data, begun).await).filter(|id| *id > 0)).await;
+    let running = reaches(&app, id, "filling").await;
+    assert_eq!((&running["origin"], &running["strategy"]), (&json!("model-change"), &json!("shadow")));
+    let saved = app.save_text("saved meanwhile").await;
+    app.embedding_is(saved, "ready").await;
+    assert!(finds(&app, "Type: unclear. Description: saved meanwhile", saved).await);
+    assert_eq!(number(&data, "SELECT count(*) FROM embedding_stand_ins WHERE embedding IS NOT NULL").await, 1);
+    provider.behave();
+    provider.release();
+    completed(&app, id).await;
+    assert!(finds(&app, &new(7), row).await);
+    assert_eq!(schema(&data).await, before);
     app.stop().await;
 }
