@@ -30,7 +30,8 @@ const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 /// What the session is told. A server that builds an index doesn't notice by itself that its client has died, and would
 /// keep the lock until it is done.
-const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET client_connection_check_interval = '1s'";
+const SESSION: &str =
+    "SET statement_timeout = 0; SET lock_timeout = 0; SET client_connection_check_interval = '1s'";
 const BRIEFLY: &str = "SET lock_timeout = '200ms'";
 /// After so long every process knows that there is a copy to search: twice as long as they take to look.
 pub const NOTICE: Duration = Duration::from_millis(600);
@@ -177,7 +178,8 @@ async fn is_whole(conn: &DatabaseConnection, name: &str) -> Result<bool, DbError
 }
 
 async fn has_trigger(conn: &DatabaseConnection) -> Result<bool, DbError> {
-    let there = "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = 'recommendations'::regclass AND tgname = $1)";
+    let there =
+        "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = 'recommendations'::regclass AND tgname = $1)";
     Ok(sql::scalar::<bool>(conn, there, [TRIGGER.into()]).await? == Some(true))
 }
 

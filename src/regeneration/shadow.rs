@@ -29,7 +29,9 @@ impl Regenerations {
                         Some(job) => {
                             match (job.phase, job.state) {
                                 (_, JobState::Completed) => told(&job),
-                                (phase, _) => tracing::info!(regeneration = job.id, ?phase, "the regeneration goes on"),
+                                (phase, _) => {
+                                    tracing::info!(regeneration = job.id, ?phase, "the regeneration goes on")
+                                }
                             }
                             Duration::ZERO
                         }
