@@ -57,6 +57,7 @@ pub struct App {
     role: Role,
     /// Rows of a regeneration that are in the ledger at once.
     window: u64,
+    shadow_rows: u64,
     grace: Duration,
 }
 
@@ -113,6 +114,7 @@ impl App {
         let addr = server.as_ref().map_or(Ok(settings.server.bind), Server::addr)?;
         let grace = Duration::from_millis(settings.queue.shutdown_grace_ms);
         let (reporter, window) = (Arc::new(reporter), settings.regeneration.window);
+        let shadow_rows = settings.regeneration.shadow_rows;
         Ok(Self {
             db,
             broker,
@@ -128,6 +130,7 @@ impl App {
             addr,
             role,
             window,
+            shadow_rows,
             grace,
         })
     }
@@ -147,12 +150,13 @@ impl App {
 
     /// Sees to the rows that have no vector of this model.
     async fn catch_up(&self, model: &str) -> anyhow::Result<()> {
-        let CaughtUp { enqueued, regeneration } = self.db.catch_up(self.window).await?;
+        let CaughtUp { enqueued, regeneration } = self.db.catch_up(self.window, self.shadow_rows).await?;
         if enqueued > 0 {
             tracing::info!(tasks = enqueued, %model, "enqueued recommendations without a vector of this model");
         }
         if let Some(job) = regeneration {
-            tracing::info!(regeneration = job.id, rows = job.total, %model, "the vectors are of another model: regenerating");
+            let (strategy, reason) = (job.strategy.as_str(), &job.strategy_reason);
+            tracing::info!(regeneration = job.id, rows = job.total, %model, strategy, reason, "the vectors are of another model: regenerating");
         }
         Ok(())
     }

@@ -42,8 +42,10 @@ pub async fn run(settings: Settings, args: RegenerateArgs) -> anyhow::Result<Exi
         out::line(serde_json::to_string_pretty(&answer)?)?;
     } else {
         out::line(format_args!(
-            "Regeneration {id} has begun: {} rows. `mapx-embeddings regenerations show {id} --watch` follows it.",
-            number(&answer["total"])
+            "Regeneration {id} has begun: {} rows, {} ({}). `mapx-embeddings regenerations show {id} --watch` follows it.",
+            number(&answer["total"]),
+            text(&answer["strategy"]),
+            text(&answer["strategy_reason"])
         ))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -118,9 +120,11 @@ fn text(value: &Value) -> &str {
 
 fn describe(job: &Value) -> String {
     let eta = job["eta_seconds"].as_f64();
+    let phase = job["phase"].as_str().map(|phase| format!(", {phase}")).unwrap_or_default();
     [
         format!("regeneration   {} ({}, {})", number(&job["job_id"]), text(&job["scope"]), text(&job["strategy"])),
-        format!("state          {}, {:.1} %", text(&job["state"]), job["percent"].as_f64().unwrap_or(0.0)),
+        format!("strategy       {}", text(&job["strategy_reason"])),
+        format!("state          {}, {:.1} %{phase}", text(&job["state"]), job["percent"].as_f64().unwrap_or(0.0)),
         format!(
             "rows           {}: {} done, {} failed, {} skipped",
             number(&job["total"]),
@@ -160,6 +164,7 @@ fn describe_dry_run(told: &Value) -> String {
         format!("tokens         {about}{}", number(&told["tokens"])),
         format!("cost           {cost}"),
         format!("time           {time} (by {})", text(&told["time_basis"]).replace('_', " ")),
+        format!("strategy       {} ({})", text(&told["strategy"]), text(&told["strategy_reason"])),
     ]
     .join("\n")
 }

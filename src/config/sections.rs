@@ -121,6 +121,7 @@ impl QueueSettings {
 #[serde(deny_unknown_fields)]
 pub struct RegenerationSettings {
     pub window: u64,
+    pub shadow_rows: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

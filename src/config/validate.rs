@@ -43,6 +43,7 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("queue.reconcile_interval_ms", queue.reconcile_interval_ms, 100, 24 * HOUR_MS)?;
     within("queue.shutdown_grace_ms", queue.shutdown_grace_ms, 0, HOUR_MS)?;
     within("regeneration.window", settings.regeneration.window, 1, 1_000_000)?;
+    within("regeneration.shadow_rows", settings.regeneration.shadow_rows, 0, 1_000_000_000)?;
     within("search.embed_timeout_ms", settings.search.embed_timeout_ms, 10, HOUR_MS)?;
     within("search.query_cache", settings.search.query_cache as u64, 1, 10_000_000)?;
     within("database.max_connections", database.max_connections.into(), 2, 1_000)?;

@@ -68,8 +68,8 @@ fn classified(error: &SqlxError) -> Option<DbError> {
     let state = database.code().filter(|code| code.len() == 5)?;
     let message = database.message().to_owned();
     Some(match &*state {
-        // Serialization failure, deadlock.
-        "40001" | "40P01" => DbError::Conflict(message),
+        // Serialization failure, deadlock, a lock that wasn't to be had in the time that it was waited for.
+        "40001" | "40P01" | "55P03" => DbError::Conflict(message),
         // Foreign key, unique, exclusion.
         "23503" | "23505" | "23P01" => DbError::Clash(message),
         // Read-only: a standby that was not told yet. Others of class 25 are bugs.

@@ -34,7 +34,8 @@ const STEPS: &[Step] = steps![
     "0008_regenerations",
     "0009_webhooks",
     "0010_history",
-    "0011_traces"
+    "0011_traces",
+    "0012_shadow"
 ];
 
 impl MigrationName for &'static Step {
@@ -156,6 +157,7 @@ mod tests {
             "webhook_endpoints",
             "webhook_deliveries",
             "webhook_attempts",
+            "embedding_stand_ins",
         ];
         for step in STEPS {
             for table in tables {

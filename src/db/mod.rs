@@ -34,6 +34,7 @@ mod rows;
 mod saver;
 pub mod search;
 mod services;
+mod shadow;
 mod sql;
 mod state;
 pub mod stats;
@@ -89,6 +90,8 @@ pub struct Db {
     chronicle: Arc<Chronicle>,
     cache: Arc<cache::Bound>,
     listeners: webhooks::Listeners,
+    /// On PostgreSQL.
+    shadow: Option<Arc<shadow::Shadow>>,
     // Held for as long as any clone lives: one process a SQLite file.
     _lock: Option<Arc<connect::ProcessLock>>,
 }

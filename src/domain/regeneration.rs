@@ -28,6 +28,66 @@ pub enum Scope {
 pub enum Strategy {
     /// One by one, in place of the old ones.
     InPlace,
+    /// Without one: it is taken away, while a copy of the old vectors serves the searches, and is built anew over all
+    /// of the new ones.
+    Shadow,
+}
+
+/// What a regeneration with [`Strategy::Shadow`] is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The old vectors are copied, and the copy is indexed.
+    Preparing,
+    /// The rows are embedded; searches look through the copy.
+    Filling,
+    /// The new vectors' index is built; searches look through the copy.
+    Indexing,
+    /// Searches look through the new vectors again, and the copy goes.
+    Swapping,
+}
+
+/// What the choice of a strategy goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circumstances {
+    pub scope: Scope,
+    pub index: VectorsIndex,
+    /// Rows in its scope, and all that have a vector.
+    pub rows: u64,
+    pub vectors: u64,
+    /// From how many rows on an index is built anew; 0 for never.
+    pub shadow_rows: u64,
+}
+
+/// What the vectors of the rows are found through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VectorsIndex {
+    /// The matrix in the memory of this process, as on SQLite.
+    Memory,
+    /// An index that this program has made.
+    Ours,
+    /// None, or another program's.
+    NotOurs,
+}
+
+impl Circumstances {
+    /// How the new vectors come into the index, and why so, in a few words.
+    ///
+    /// Putting a vector into an HNSW index takes some ten times what building the index takes for each of its vectors,
+    /// and a shadow builds two: worth it where most of the index is to be replaced, and that takes long.
+    pub fn strategy(&self) -> (Strategy, String) {
+        let Self { scope, rows, vectors, shadow_rows: least, .. } = *self;
+        let why = match self.index {
+            VectorsIndex::Memory => "SQLite has no index that is slow to write".to_owned(),
+            VectorsIndex::NotOurs => "the vectors have no index that this program has made".to_owned(),
+            _ if !matches!(scope, Scope::All | Scope::Stale) => "only all and stale replace vectors".to_owned(),
+            _ if least == 0 => "regeneration.shadow_rows is 0".to_owned(),
+            _ if rows < least => format!("{rows} rows are fewer than regeneration.shadow_rows, {least}"),
+            _ if rows.saturating_mul(2) < vectors => format!("{rows} rows are less than half of {vectors} vectors"),
+            _ => return (Strategy::Shadow, format!("{rows} rows for {vectors} vectors: a new index is quicker")),
+        };
+        (Strategy::InPlace, why)
+    }
 }
 
 /// Who began it.
@@ -75,7 +135,8 @@ macro_rules! words {
 }
 
 words!(Scope { All = "all", Missing = "missing", Stale = "stale", Failed = "failed" });
-words!(Strategy { InPlace = "in-place" });
+words!(Strategy { InPlace = "in-place", Shadow = "shadow" });
+words!(Phase { Preparing = "preparing", Filling = "filling", Indexing = "indexing", Swapping = "swapping" });
 words!(Origin { Request = "request", ModelChange = "model-change" });
 words!(JobState { Running = "running", Paused = "paused", Cancelled = "cancelled", Completed = "completed" });
 
@@ -147,10 +208,42 @@ mod tests {
     }
 
     #[test]
+    fn a_shadow_is_for_most_of_a_large_table_with_an_index_of_ours() {
+        let most = Circumstances {
+            scope: Scope::All,
+            index: VectorsIndex::Ours,
+            rows: 20_000,
+            vectors: 40_000,
+            shadow_rows: 20_000,
+        };
+        assert_eq!(
+            most.strategy(),
+            (Strategy::Shadow, "20000 rows for 40000 vectors: a new index is quicker".to_owned())
+        );
+        assert_eq!(Circumstances { scope: Scope::Stale, ..most }.strategy().0, Strategy::Shadow);
+        assert_eq!(Circumstances { vectors: 0, ..most }.strategy().0, Strategy::Shadow);
+        let in_place = [
+            (Circumstances { index: VectorsIndex::Memory, ..most }, "SQLite"),
+            (Circumstances { index: VectorsIndex::NotOurs, ..most }, "no index that this program"),
+            (Circumstances { scope: Scope::Missing, ..most }, "only all and stale"),
+            (Circumstances { scope: Scope::Failed, ..most }, "only all and stale"),
+            (Circumstances { shadow_rows: 0, ..most }, "regeneration.shadow_rows is 0"),
+            (Circumstances { rows: 19_999, ..most }, "19999 rows are fewer than regeneration.shadow_rows, 20000"),
+            (Circumstances { vectors: 40_001, ..most }, "less than half of 40001 vectors"),
+        ];
+        for (circumstances, expected) in in_place {
+            let (strategy, why) = circumstances.strategy();
+            assert_eq!(strategy, Strategy::InPlace, "{circumstances:?}");
+            assert!(why.contains(expected), "{why:?} should contain {expected:?}");
+        }
+    }
+
+    #[test]
     fn every_stored_word_is_read_back() {
         assert!(Scope::ALL.iter().all(|scope| scope.as_str().parse() == Ok(*scope)));
         assert!(JobState::ALL.iter().all(|state| state.as_str().parse() == Ok(*state)));
         assert!(Origin::ALL.iter().all(|origin| origin.as_str().parse() == Ok(*origin)));
+        assert!(Phase::ALL.iter().all(|phase| phase.as_str().parse() == Ok(*phase)));
         assert!(Strategy::ALL.iter().all(|strategy| strategy.as_str().parse() == Ok(*strategy)));
     }
 }

@@ -10,7 +10,7 @@ use crate::db::DbError;
 use crate::db::embeddings::Loaded;
 use crate::db::provider::ProviderLimits;
 use crate::db::regenerations::Regeneration;
-use crate::domain::regeneration::{JobState, Scope};
+use crate::domain::regeneration::{JobState, Scope, Strategy};
 use crate::domain::text::content_hash;
 use crate::domain::usage::cost;
 
@@ -55,6 +55,9 @@ pub struct Estimate {
     /// Whether every row was looked at; else what is said is extrapolated from so many.
     pub exact: bool,
     pub sampled: u64,
+    /// How its vectors would come into the index, and why so.
+    pub strategy: Strategy,
+    pub strategy_reason: String,
 }
 
 /// What has been looked at.
@@ -71,6 +74,7 @@ impl Regenerations {
     /// table are taken for two texts: a sample can't tell.
     pub async fn estimate(&self, scope: Scope, limits: Option<&ProviderLimits>) -> Result<Estimate, DbError> {
         let extent = self.db.regeneration_extent(scope).await?;
+        let (strategy, strategy_reason) = self.db.regeneration_strategy(scope, extent, self.shadow_rows).await?;
         let counted = extent.rows.max(0) as u64;
         let last_id = extent.last_id.max(0);
         let mut sample = Sample::default();
@@ -99,7 +103,8 @@ impl Regenerations {
         let price = if self.embedder.is_paid() { self.embedder.price() } else { Some(0.0) };
         let cost = price.map(|price| cost(tokens, Some(price)));
         let sampled = sample.rows;
-        Ok(Estimate { rows, texts, cached: scale(cached), tokens, cost, time, basis, exact, sampled })
+        let cached = scale(cached);
+        Ok(Estimate { rows, texts, cached, tokens, cost, time, basis, exact, sampled, strategy, strategy_reason })
     }
 
     /// Adds the rows after the id `after` and up to `to`, at most `most`.

@@ -1,6 +1,7 @@
 //! The regeneration room: feeds jobs to the ledger, a window at a time, and tells what one would take.
 
 mod estimate;
+mod shadow;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::db::embeddings::Loaded;
-use crate::db::regenerations::{Advance, Met, NewItem, Regeneration};
+use crate::db::regenerations::{Advance, Begun, Met, NewItem, Regeneration};
 use crate::db::{Db, DbError};
-use crate::domain::regeneration::{JobState, Scope};
+use crate::domain::regeneration::{JobState, Phase, RegenerationRequest, Scope};
 use crate::domain::text::content_hash;
 use crate::embedder::Embedder;
 
@@ -38,6 +39,7 @@ pub struct Regenerations {
     db: Db,
     embedder: Arc<dyn Embedder>,
     window: u64,
+    shadow_rows: u64,
     /// Over which the provider's rate limits count.
     rate_window: Duration,
     holder: String,
@@ -47,11 +49,27 @@ impl Regenerations {
     pub fn new(db: Db, embedder: Arc<dyn Embedder>, settings: &Settings) -> Self {
         let rate_window = Duration::from_millis(settings.embedder.rate_window_ms);
         let holder = Uuid::now_v7().to_string();
-        Self { db, embedder, window: settings.regeneration.window, rate_window, holder }
+        let (window, shadow_rows) = (settings.regeneration.window, settings.regeneration.shadow_rows);
+        Self { db, embedder, window, shadow_rows, rate_window, holder }
+    }
+
+    /// Begins one, as `who` has it.
+    pub async fn begin(&self, request: RegenerationRequest, who: String) -> Result<Begun, DbError> {
+        let begun = self.db.begin_regeneration(request.scope, request.priority, self.shadow_rows, who).await?;
+        if let Begun::New(job) = &begun {
+            let Regeneration { id, total, .. } = *job;
+            let (strategy, reason) = (job.strategy.as_str(), &job.strategy_reason);
+            tracing::info!(regeneration = id, rows = total, strategy, reason, "a regeneration has begun");
+        }
+        Ok(begun)
     }
 
     /// Feeds until `shutdown`, and then lets another process go on. Errors are waited out with back-off.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.feed(&shutdown), self.tend_shadows(&shutdown));
+    }
+
+    async fn feed(&self, shutdown: &CancellationToken) {
         let patience =
             || ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times().build();
         let (mut delays, mut away) = (patience(), false);
@@ -85,6 +103,9 @@ impl Regenerations {
             *pace = Pace::default();
             return Ok(IDLE);
         };
+        if job.phase.is_some_and(|phase| phase != Phase::Filling) {
+            return Ok(STILL);
+        }
         let window = self.db.regeneration_window(&job).await?;
         let room = self.window.saturating_sub(window.items.saturating_sub(window.closed.len() as u64));
         let met = self.meet(&job, room).await?;
@@ -98,8 +119,7 @@ impl Regenerations {
         let step = Advance { closed: window.closed, met, rate };
         let after = self.db.advance_regeneration(job.id, &self.holder, step).await?;
         if let Some(job) = after.filter(|job| job.state == JobState::Completed) {
-            let Regeneration { id, done, failed, skipped, .. } = job;
-            tracing::info!(regeneration = id, done, failed, skipped, "the regeneration is complete");
+            told(&job);
         }
         Ok(if more { Duration::ZERO } else { BUSY })
     }
@@ -136,6 +156,11 @@ impl Regenerations {
     fn is_wanted(&self, scope: Scope, row: &Loaded, hash: &str) -> bool {
         self.is_counted(scope, row) || row.embedded_hash.as_deref().is_some_and(|stored| stored != hash)
     }
+}
+
+fn told(job: &Regeneration) {
+    let Regeneration { id, done, failed, skipped, .. } = *job;
+    tracing::info!(regeneration = id, done, failed, skipped, "the regeneration is complete");
 }
 
 /// Rows a second over the last ten.

@@ -1,6 +1,7 @@
 //! Opens the database, brings its schema up to date and makes its vector index ready.
 
 mod adopt;
+pub(super) mod index;
 mod postgres;
 pub(super) mod reach;
 mod sqlite;

@@ -1,18 +1,20 @@
 //! PostgreSQL with pgvector: shared by all processes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::sync::Notify;
 
-use super::{Migrated, adopt, check_model, reach};
-use crate::config::sections::{DatabaseSettings, VectorIndexKind};
+use super::{Migrated, adopt, check_model, index, reach};
+use crate::config::sections::DatabaseSettings;
 use crate::db::cache::Bound;
 use crate::db::combine::Combiner;
 use crate::db::pooled::Pooled;
 use crate::db::saver::Saver;
-use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, PgVectorIndex, indexed};
+use crate::db::search::pgvector::PgVectorIndex;
+use crate::db::shadow::Shadow;
 use crate::db::webhooks::Listeners;
 use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql, state};
 
@@ -20,9 +22,6 @@ use crate::db::{Db, DbError, ModelSpec, Writes, migrate as steps, sql, state};
 const FINISHING: usize = 2;
 /// The advisory lock that one process holds while it changes the schema: any number that is ours.
 const SCHEMA_LOCK: i64 = 0x6d61_7078_656d_6264;
-/// How many neighbours are weighed for each new vector. Of the ten nearest in a small group far from the rest, pgvector's
-/// own 64 found five, 100 nine, at 1.2 times the cost of an insert at 256 dimensions; 200 found ten at 2.4 times.
-const EF_CONSTRUCTION: u32 = 100;
 /// The first version that has all that the schema uses.
 const MIN_VERSION: i32 = 150_000;
 
@@ -36,14 +35,17 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         adopt::refuse_other_dimensions(conn, &model).await?;
         check_model(conn, &model).await?;
         column(conn, &model).await?;
-        index(conn, &model, settings.vector_index).await
+        index::ensure(conn, &model, settings.vector_index).await
     })
     .await?;
     let marks_deleted = adopt::marks_deleted(&conn).await?;
     let (enqueued, listeners) = (Arc::new(Notify::new()), Listeners::new(true));
-    let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone()));
+    let stands_in = Arc::new(AtomicBool::new(false));
+    let shadow = Shadow::new(settings, model.clone(), stands_in.clone());
+    let index = Arc::new(PgVectorIndex::new(conn.clone(), model.clone(), stands_in));
     let pooled = Pooled::new(conn.clone(), enqueued.clone());
     let writes = Writes::SideBySide { saver: Saver::start(&pooled, &model), pooled };
+    shadow.look(&conn).await?;
     Ok(Db {
         read: conn,
         writes,
@@ -57,6 +59,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         chronicle: Arc::default(),
         cache: Arc::new(Bound::new(settings.cached_vectors)),
         listeners,
+        shadow: Some(Arc::new(shadow)),
         _lock: None,
     })
 }
@@ -157,37 +160,8 @@ async fn column(conn: &DatabaseConnection, model: &ModelSpec) -> Result<(), DbEr
     if adopt::declared_dimensions(conn).await? == Some(model.dimensions) {
         return Ok(());
     }
-    let index = "DROP INDEX IF EXISTS recommendations_embedding_hnsw";
-    conn.execute_unprepared(index).await?;
+    conn.execute_unprepared(&format!("DROP INDEX IF EXISTS {}", index::NAME)).await?;
     let alter = format!("ALTER TABLE recommendations ALTER COLUMN embedding TYPE vector({})", model.dimensions);
     conn.execute_unprepared(&alter).await?;
     state::put(conn, adopt::COLUMN, &model.dimensions.to_string()).await
-}
-
-/// Makes the vector index, unless there is one that can serve (an adopted table's ivfflat, say).
-async fn index(conn: &DatabaseConnection, model: &ModelSpec, kind: VectorIndexKind) -> Result<(), DbError> {
-    let there = "SELECT EXISTS (SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
-        JOIN pg_am a ON a.oid = c.relam WHERE i.indrelid = 'recommendations'::regclass AND i.indisvalid \
-        AND a.amname IN ('hnsw', 'ivfflat') AND pg_get_indexdef(i.indexrelid) LIKE '%(embedding%cosine_ops%')";
-    if kind == VectorIndexKind::None || sql::scalar::<bool>(conn, there, []).await? == Some(true) {
-        return Ok(());
-    }
-    if model.dimensions > MAX_HALFVEC {
-        tracing::warn!(
-            dimensions = model.dimensions,
-            "pgvector indexes at most {MAX_HALFVEC} dimensions: searches scan all vectors"
-        );
-        return Ok(());
-    }
-    // One that broke off while it was built.
-    conn.execute_unprepared("DROP INDEX IF EXISTS recommendations_embedding_hnsw").await?;
-    let operators = if model.dimensions <= MAX_VECTOR { "vector_cosine_ops" } else { "halfvec_cosine_ops" };
-    let column = indexed("embedding", model.dimensions);
-    tracing::info!("building the vector index; searches and saves go on meanwhile");
-    conn.execute_unprepared(&format!(
-        "CREATE INDEX CONCURRENTLY recommendations_embedding_hnsw ON recommendations \
-         USING hnsw ({column} {operators}) WITH (ef_construction = {EF_CONSTRUCTION})"
-    ))
-    .await?;
-    Ok(())
 }

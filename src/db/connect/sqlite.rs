@@ -46,6 +46,7 @@ pub(super) async fn open(settings: &DatabaseSettings, model: ModelSpec) -> Resul
         chronicle: Arc::default(),
         cache: Arc::new(Bound::new(settings.cached_vectors)),
         listeners,
+        shadow: None,
         _lock: lock,
     })
 }

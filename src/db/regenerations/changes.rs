@@ -5,9 +5,12 @@ use sea_orm::{ConnectionTrait, Value};
 
 use super::{Regeneration, Row};
 use crate::db::webhooks::tell_finished;
-use crate::db::{Db, DbError, Tx, sql};
+use crate::db::{Db, DbError, Tx, audit, sql};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, Phase, Scope, Strategy};
+
+/// Who begins what the service begins by itself, in the audit.
+const BOOT: &str = "the service";
 
 /// What became of the wish to begin one.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,15 +38,22 @@ pub enum Changed {
 }
 
 impl Db {
-    /// Begins a regeneration of the rows that are there now.
-    pub async fn begin_regeneration(&self, scope: Scope, priority: Priority) -> Result<Begun, DbError> {
-        self.begin(scope, priority, Origin::Request).await
+    /// Begins a regeneration of the rows that are there now, as `who` has it; from `shadow_rows` on perhaps with an
+    /// index of its own.
+    pub async fn begin_regeneration(
+        &self,
+        scope: Scope,
+        priority: Priority,
+        shadow_rows: u64,
+        who: String,
+    ) -> Result<Begun, DbError> {
+        self.begin(scope, priority, shadow_rows, (Origin::Request, who)).await
     }
 
     /// At boot: enqueues, at low priority, the rows that need a vector and have no task, after rows came in by another
     /// way and after a change of the model. Rows with a vector of another model become a regeneration where there are
     /// more than `window`: all at once they would fill the ledger.
-    pub async fn catch_up(&self, window: u64) -> Result<CaughtUp, DbError> {
+    pub async fn catch_up(&self, window: u64, shadow_rows: u64) -> Result<CaughtUp, DbError> {
         let others = "SELECT count(*) FROM (SELECT 1 FROM recommendations r WHERE r.deleted_at IS NULL \
             AND r.embedded_version IS NOT NULL AND r.embedding_model IS DISTINCT FROM $1 LIMIT $2) AS o";
         let values: [Value; 2] = [self.model().id.to_string().into(), Value::from(window as i64 + 1)];
@@ -54,30 +64,47 @@ impl Db {
         let enqueued = self.enqueue_missing(false).await?;
         // Another process that starts at the same time has begun it, or it goes on from the last run.
         let (Begun::New(job) | Begun::Open(job)) =
-            self.begin(Scope::Stale, Priority::Low, Origin::ModelChange).await?;
+            self.begin(Scope::Stale, Priority::Low, shadow_rows, (Origin::ModelChange, BOOT.into())).await?;
         Ok(CaughtUp { enqueued, regeneration: Some(job) })
     }
 
-    async fn begin(&self, scope: Scope, priority: Priority, origin: Origin) -> Result<Begun, DbError> {
+    async fn begin(
+        &self,
+        scope: Scope,
+        priority: Priority,
+        shadow_rows: u64,
+        (origin, who): (Origin, String),
+    ) -> Result<Begun, DbError> {
         // Counted before the transaction: on SQLite it would keep all writers waiting.
         let extent = self.regeneration_extent(scope).await?;
         let end = "SELECT coalesce(CAST(max(id) AS BIGINT), 0) FROM recommendations";
         let end: i64 = sql::scalar(self.read(), end, []).await?.unwrap_or(0);
+        let (strategy, reason) = self.regeneration_strategy(scope, extent, shadow_rows).await?;
+        let phase = (strategy == Strategy::Shadow).then_some(Phase::Preparing.as_str());
         let model = self.model().id.to_string();
-        let values: [Value; 9] = [
+        let values: [Value; 11] = [
             scope.as_str().into(),
             priority.rank().into(),
-            Strategy::InPlace.as_str().into(),
+            strategy.as_str().into(),
             model.clone().into(),
             end.into(),
             false.into(),
             extent.rows.into(),
             sql::now().into(),
             origin.as_str().into(),
+            reason.into(),
+            Value::from(phase.map(str::to_owned)),
         ];
         self.write(move |tx| {
-            let (model, values) = (model.clone(), values.clone());
-            async move { insert(tx, &model, origin, values).await }.boxed()
+            let (model, values, who) = (model.clone(), values.clone(), who.clone());
+            async move {
+                let begun = insert(tx, &model, origin, values).await?;
+                if let Begun::New(job) = &begun {
+                    note(tx, &who, job).await?;
+                }
+                Ok(begun)
+            }
+            .boxed()
         })
         .await
     }
@@ -101,7 +128,7 @@ impl Db {
     }
 }
 
-async fn insert(tx: &Tx<'_>, model: &str, origin: Origin, values: [Value; 9]) -> Result<Begun, DbError> {
+async fn insert(tx: &Tx<'_>, model: &str, origin: Origin, values: [Value; 11]) -> Result<Begun, DbError> {
     if let Some(open) = find(tx, "open = $1", 1).await? {
         // What was begun for another model would never end.
         if origin == Origin::Request || open.model == model {
@@ -111,11 +138,23 @@ async fn insert(tx: &Tx<'_>, model: &str, origin: Origin, values: [Value; 9]) ->
     }
     clear(tx).await?;
     let insert = "INSERT INTO regenerations (scope, priority, strategy, model, state, open, last_id, end_id, walked, \
-        seen, total, done, failed, skipped, rate, created_at, updated_at, origin) \
-        VALUES ($1, $2, $3, $4, 'running', 1, 0, $5, $6, 0, $7, 0, 0, 0, 0.0, $8, $8, $9) RETURNING *";
+        seen, total, done, failed, skipped, rate, created_at, updated_at, origin, strategy_reason, phase) \
+        VALUES ($1, $2, $3, $4, 'running', 1, 0, $5, $6, 0, $7, 0, 0, 0, 0.0, $8, $8, $9, $10, $11) RETURNING *";
     let row: Option<Row> = sql::one(tx.conn(), insert, values).await?;
-    let row = row.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?;
-    Ok(Begun::New(row.into()))
+    let job = Regeneration::from(row.ok_or_else(|| DbError::Unavailable("the insert answered nothing".into()))?);
+    if job.phase.is_some() {
+        // What a cancelled one has yet to take away is this one's now.
+        let inherit = "UPDATE regenerations SET phase = NULL WHERE id <> $1 AND phase IS NOT NULL";
+        sql::execute(tx.conn(), inherit, [job.id.into()]).await?;
+    }
+    Ok(Begun::New(job))
+}
+
+async fn note(tx: &Tx<'_>, who: &str, job: &Regeneration) -> Result<(), DbError> {
+    let about = serde_json::json!({
+        "job_id": job.id, "scope": job.scope, "strategy": job.strategy, "strategy_reason": job.strategy_reason
+    });
+    audit::note(tx, who, "regenerate", &about.to_string(), job.total).await
 }
 
 async fn change(tx: &Tx<'_>, id: i64, wanted: JobState) -> Result<Changed, DbError> {
@@ -133,15 +172,17 @@ async fn change(tx: &Tx<'_>, id: i64, wanted: JobState) -> Result<Changed, DbErr
     if !may {
         return Ok(Changed::Refused(job));
     }
-    let update = "UPDATE regenerations SET state = $2, open = $3, rate = 0.0, finished_at = $4, updated_at = $5 \
-        WHERE id = $1 RETURNING *";
+    let update = "UPDATE regenerations SET state = $2, open = $3, rate = 0.0, finished_at = $4, updated_at = $5, \
+        phase = $6 WHERE id = $1 RETURNING *";
     let (now, ends) = (sql::now(), wanted == JobState::Cancelled);
-    let values: [Value; 5] = [
+    let phase = job.phase_when(wanted);
+    let values: [Value; 6] = [
         id.into(),
         wanted.as_str().into(),
         Value::from((!ends).then_some(1i16)),
         Value::from(ends.then_some(now)),
         now.into(),
+        Value::from(phase.map(|phase| phase.as_str().to_owned())),
     ];
     let row: Option<Row> = sql::one(tx.conn(), update, values).await?;
     if wanted != JobState::Running {

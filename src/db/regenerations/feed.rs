@@ -11,11 +11,10 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
-use super::{Regeneration, Row, changes, condition};
+use super::{Regeneration, Row, condition, shadow};
 use crate::db::embeddings::{Loaded, LoadedRow, loading};
-use crate::db::webhooks::tell_finished;
 use crate::db::{Db, DbError, Tx, sql};
-use crate::domain::regeneration::{JobState, Scope};
+use crate::domain::regeneration::{Phase, Scope};
 use crate::domain::status::TaskState;
 
 /// Items in one statement: five parameters each.
@@ -236,7 +235,7 @@ async fn advance(tx: &Tx<'_>, id: i64, holder: &str, step: &Advance) -> Result<O
     let row: Option<Row> = sql::one(tx.conn(), lock, values).await?;
     let Some(mut job) = row.map(Regeneration::from) else { return Ok(None) };
     settle(tx, &mut job, &step.closed).await?;
-    if job.state == JobState::Running {
+    if job.is_fed() {
         if let Some(met) = step.met.as_ref().filter(|met| met.from == job.last_id) {
             add(tx, &mut job, met).await?;
         }
@@ -244,18 +243,21 @@ async fn advance(tx: &Tx<'_>, id: i64, holder: &str, step: &Advance) -> Result<O
     }
     let left = "SELECT count(*) FROM regeneration_items";
     if job.walked && sql::scalar::<i64>(tx.conn(), left, []).await? == Some(0) {
-        (job.state, job.rate, job.finished_at) = (JobState::Completed, 0.0, Some(sql::now()));
-        changes::clear(tx).await?;
-        tell_finished(tx, &job).await?;
+        match job.phase {
+            None => shadow::complete(tx, &mut job).await?,
+            // The new vectors are there, and no index over them yet.
+            Some(Phase::Filling) => (job.phase, job.rate) = (Some(Phase::Indexing), 0.0),
+            Some(_) => {}
+        }
     }
     write(tx, &job).await?;
     Ok(Some(job))
 }
 
-async fn write(tx: &Tx<'_>, job: &Regeneration) -> Result<(), DbError> {
+pub(super) async fn write(tx: &Tx<'_>, job: &Regeneration) -> Result<(), DbError> {
     let update = "UPDATE regenerations SET state = $2, open = $3, last_id = $4, walked = $5, seen = $6, total = $7, \
-        done = $8, failed = $9, skipped = $10, rate = $11, finished_at = $12 WHERE id = $1";
-    let values: [Value; 12] = [
+        done = $8, failed = $9, skipped = $10, rate = $11, finished_at = $12, phase = $13 WHERE id = $1";
+    let values: [Value; 13] = [
         job.id.into(),
         job.state.as_str().into(),
         Value::from(job.is_open().then_some(1i16)),
@@ -268,6 +270,7 @@ async fn write(tx: &Tx<'_>, job: &Regeneration) -> Result<(), DbError> {
         (job.skipped as i64).into(),
         job.rate.into(),
         Value::from(job.finished_at),
+        Value::from(job.phase.map(|phase| phase.as_str().to_owned())),
     ];
     sql::execute(tx.conn(), update, values).await?;
     Ok(())

@@ -9,6 +9,7 @@
 mod changes;
 mod feed;
 mod recall;
+mod shadow;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, Value};
@@ -18,7 +19,7 @@ pub use feed::{Advance, Closed, Met, NewItem, Outcome, Window};
 
 use super::{Db, DbError, sql};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, Origin, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, Phase, Scope, Strategy};
 
 /// A job as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,10 @@ pub struct Regeneration {
     pub scope: Scope,
     pub priority: Priority,
     pub strategy: Strategy,
+    /// Why this one, in a few words.
+    pub strategy_reason: String,
+    /// What is to be done besides its rows; none in place, and once it has ended. A cancelled one's shadow has yet to go.
+    pub phase: Option<Phase>,
     pub origin: Origin,
     /// That of the process that began it.
     pub model: String,
@@ -69,6 +74,8 @@ struct Row {
     scope: String,
     priority: i16,
     strategy: String,
+    strategy_reason: String,
+    phase: Option<String>,
     origin: String,
     model: String,
     state: String,
@@ -97,6 +104,8 @@ impl From<Row> for Regeneration {
             scope: row.scope.parse().unwrap_or(Scope::Missing),
             priority: Priority::from_rank(row.priority),
             strategy: row.strategy.parse().unwrap_or(Strategy::InPlace),
+            strategy_reason: row.strategy_reason,
+            phase: row.phase.and_then(|phase| phase.parse().ok()),
             origin: row.origin.parse().unwrap_or(Origin::Request),
             model: row.model,
             state: row.state.parse().unwrap_or(JobState::Paused),
@@ -122,6 +131,11 @@ impl Regeneration {
     /// Rows that need no further attention.
     pub fn settled(&self) -> u64 {
         self.done + self.failed + self.skipped
+    }
+
+    /// Whether its rows may be fed.
+    pub fn is_fed(&self) -> bool {
+        self.state == JobState::Running && self.phase.is_none_or(|phase| phase == Phase::Filling)
     }
 
     pub fn is_open(&self) -> bool {

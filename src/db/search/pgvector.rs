@@ -1,6 +1,9 @@
 //! Search in PostgreSQL: vectors through pgvector, words through `tsvector`, both in one statement. The driver parses
 //! it first, which is a round trip of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use sea_orm::DatabaseConnection;
 use sea_orm::prelude::{PgVector, Uuid};
@@ -19,9 +22,15 @@ const SHORT: u32 = 16;
 pub(in crate::db) const MAX_VECTOR: usize = 2_000;
 pub(in crate::db) const MAX_HALFVEC: usize = 4_000;
 
+/// Key of `service_state`: that searches look through `embedding_stand_ins`.
+pub(in crate::db) const STANDS_IN: &str = "search.stands_in";
+
 pub(in crate::db) struct PgVectorIndex {
     conn: DatabaseConnection,
     model: ModelSpec,
+    /// Whether a copy may be serving in the vectors' place. Only a hint: the statement that it leads to asks the
+    /// database, and the other one finds all there is, though slowly where the index is being built anew.
+    stands_in: Arc<AtomicBool>,
 }
 
 /// A parameter of the statement.
@@ -36,14 +45,20 @@ enum Parameter {
 }
 
 impl PgVectorIndex {
-    pub(in crate::db) fn new(conn: DatabaseConnection, model: ModelSpec) -> Self {
-        Self { conn, model }
+    pub(in crate::db) fn new(conn: DatabaseConnection, model: ModelSpec, stands_in: Arc<AtomicBool>) -> Self {
+        Self { conn, model, stands_in }
     }
 }
 
 /// The indexed expression of a column or parameter. It must read the same in the index and in the query.
 pub(in crate::db) fn indexed(column: &str, dimensions: usize) -> String {
     if dimensions <= MAX_VECTOR { column.to_owned() } else { format!("({column}::halfvec({dimensions}))") }
+}
+
+/// The indexed expression of a copy's vector, whose column has no dimension of its own.
+pub(in crate::db) fn stand_in(column: &str, dimensions: usize) -> String {
+    let kind = if dimensions <= MAX_VECTOR { "vector" } else { "halfvec" };
+    format!("({column}::{kind}({dimensions}))")
 }
 
 /// The statement's pieces as they are put together.
@@ -89,7 +104,7 @@ impl Query {
     /// HNSW's graph may have rows that no path leads to, a small group far from the rest above all: of 50 such rows
     /// among 5,000 a scan found 24. So one that comes home with fewer than it was sent for is followed by a
     /// comparison with every visible row, in the same statement; where it found enough, that part never starts.
-    fn by_meaning(&mut self, by: ByMeaning<'_>, model: &ModelSpec) -> String {
+    fn by_meaning(&mut self, by: ByMeaning<'_>, model: &ModelSpec, stands_in: bool) -> String {
         let vector = self.parameter(Parameter::Vector(PgVector::from(by.query.as_slice().to_vec())));
         let id = self.parameter(Parameter::Text(model.id.to_string()));
         let floor = self.parameter(Parameter::Number(f64::from(by.floor)));
@@ -100,6 +115,20 @@ impl Query {
             "SELECT r.id, 1 - (r.embedding <=> {vector}) AS cosine FROM recommendations r \
              WHERE r.embedding IS NOT NULL AND r.embedding_model = {id} AND {visible}"
         );
+        if stands_in {
+            self.near_in_either(&rows, (&column, &query), (&vector, &id), model);
+        } else {
+            self.near(&rows, (&column, &query), &vector);
+        }
+        self.selects.push(format!(
+            "SELECT false AS by_words, CAST(id AS BIGINT) AS id, cosine AS score, cosine FROM \
+             (SELECT * FROM near WHERE NOT (SELECT yes FROM short) UNION ALL SELECT * FROM every) AS nearest \
+             WHERE cosine >= {floor}"
+        ));
+        format!("CASE WHEN r.embedding_model = {id} THEN 1 - (r.embedding <=> {vector}) END")
+    }
+
+    fn near(&mut self, rows: &str, (column, query): (&str, &str), vector: &str) {
         self.parts.extend([
             format!("near AS MATERIALIZED ({rows} ORDER BY {column} <=> {query} LIMIT $1)"),
             "short AS MATERIALIZED (SELECT count(*) < $1 AS yes FROM near)".to_owned(),
@@ -109,12 +138,42 @@ impl Query {
                  ORDER BY (r.embedding <=> {vector}) + 0 LIMIT $1)"
             ),
         ]);
-        self.selects.push(format!(
-            "SELECT false AS by_words, CAST(id AS BIGINT) AS id, cosine AS score, cosine FROM \
-             (SELECT * FROM near WHERE NOT (SELECT yes FROM short) UNION ALL SELECT * FROM every) AS nearest \
-             WHERE cosine >= {floor}"
-        ));
-        format!("CASE WHEN r.embedding_model = {id} THEN 1 - (r.embedding <=> {vector}) END")
+    }
+
+    /// As [`Self::near`], through the vectors or the copy that stands in for them, whichever serves at the moment of
+    /// this very statement. Of the other one no part ever starts.
+    fn near_in_either(
+        &mut self,
+        rows: &str,
+        (column, query): (&str, &str),
+        (vector, id): (&str, &str),
+        model: &ModelSpec,
+    ) {
+        let visible = &self.visible;
+        let copies = format!(
+            "SELECT r.id, 1 - (s.embedding <=> {vector}) AS cosine FROM embedding_stand_ins s JOIN recommendations r \
+             ON r.id = s.recommendation_id WHERE s.embedding IS NOT NULL AND s.model = {id} \
+             AND r.embedded_version IS NOT NULL AND {visible}"
+        );
+        let copy = stand_in("s.embedding", model.dimensions);
+        let (copies, rows) = (
+            format!("{copies} AND (SELECT yes FROM stands_in)"),
+            format!("{rows} AND NOT (SELECT yes FROM stands_in)"),
+        );
+        self.parts.extend([
+            format!(
+                "stands_in AS MATERIALIZED (SELECT EXISTS (SELECT 1 FROM service_state WHERE key = '{STANDS_IN}') AS yes)"
+            ),
+            format!("near_copies AS MATERIALIZED ({copies} ORDER BY {copy} <=> {query} LIMIT $1)"),
+            format!("near_rows AS MATERIALIZED ({rows} ORDER BY {column} <=> {query} LIMIT $1)"),
+            "near AS MATERIALIZED (SELECT * FROM near_copies UNION ALL SELECT * FROM near_rows)".to_owned(),
+            "short AS MATERIALIZED (SELECT count(*) < $1 AS yes FROM near)".to_owned(),
+            format!(
+                "every AS MATERIALIZED ((SELECT * FROM ({copies} AND (SELECT yes FROM short) \
+                   ORDER BY (s.embedding <=> {vector}) + 0 LIMIT $1) AS c) UNION ALL \
+                 (SELECT * FROM ({rows} AND (SELECT yes FROM short) ORDER BY (r.embedding <=> {vector}) + 0 LIMIT $1) AS r))"
+            ),
+        ]);
     }
 
     /// Each word is quoted: what is left of it once its signs are gone is only words, next to each other.
@@ -200,7 +259,7 @@ impl VectorIndex for PgVectorIndex {
         scope: Scope,
     ) -> Result<Found, DbError> {
         let mut query = Query::new(scope);
-        let cosine = meaning.map(|by| query.by_meaning(by, &self.model));
+        let cosine = meaning.map(|by| query.by_meaning(by, &self.model, self.stands_in.load(Ordering::Relaxed)));
         if let Some(by) = words {
             query.by_words(by, cosine.as_deref().unwrap_or("CAST(NULL AS DOUBLE PRECISION)"));
         }

@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use crate::db::regenerations::{Begun, Changed, Regeneration};
 use crate::domain::priority::Priority;
-use crate::domain::regeneration::{JobState, Origin, RegenerationRequest, Scope, Strategy};
+use crate::domain::regeneration::{JobState, Origin, Phase, RegenerationRequest, Scope, Strategy};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};
+use crate::http::identity::Actor;
 use crate::http::params::{MAX_LIMIT, PathParams};
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
@@ -34,13 +35,17 @@ pub struct RegenerateRequest {
 
 /// A regeneration that has begun. `success` and `failed` are MapX's: what is done so far.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({ "success": 0, "failed": 0, "job_id": 7, "total": 100000 }))]
+#[schema(example = json!({ "success": 0, "failed": 0, "job_id": 7, "total": 100000, "strategy": "shadow",
+    "strategy_reason": "100000 rows for 100000 vectors: a new index is quicker" }))]
 pub struct BegunBody {
     pub success: u64,
     pub failed: u64,
     pub job_id: i64,
     /// Rows in its scope.
     pub total: u64,
+    pub strategy: Strategy,
+    /// Why this one, for people.
+    pub strategy_reason: String,
 }
 
 /// What a regeneration would take.
@@ -48,7 +53,8 @@ pub struct BegunBody {
 #[schema(example = json!({
     "dry_run": true, "scope": "all", "rows": 100000, "distinct_texts": 98210, "cached_texts": 0,
     "tokens": 4919000, "estimated_cost_usd": 0.09838, "estimated_seconds": 120.5, "time_basis": "last_regeneration",
-    "exact": false, "sampled_rows": 20000
+    "exact": false, "sampled_rows": 20000, "strategy": "shadow",
+    "strategy_reason": "100000 rows for 100000 vectors: a new index is quicker"
 }))]
 pub struct EstimateBody {
     /// Always true: nothing has begun.
@@ -70,12 +76,16 @@ pub struct EstimateBody {
     /// more than once too many are counted.
     pub exact: bool,
     pub sampled_rows: u64,
+    /// How the new vectors would come into the index.
+    pub strategy: Strategy,
+    pub strategy_reason: String,
 }
 
 /// How far a regeneration is.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "job_id": 7, "scope": "all", "strategy": "in-place", "origin": "request", "priority": "low", "model": "text-embedding-3-small",
+    "job_id": 7, "scope": "all", "strategy": "shadow",
+    "strategy_reason": "100000 rows for 100000 vectors: a new index is quicker", "phase": "filling", "origin": "request", "priority": "low", "model": "text-embedding-3-small",
     "state": "running", "total": 100000, "done": 41250, "failed": 2, "skipped": 17, "percent": 41.269,
     "rate": 812.4, "eta_seconds": 72.3, "created_at": "2026-01-05T09:00:00Z", "updated_at": "2026-01-05T09:00:51Z",
     "finished_at": null
@@ -83,8 +93,14 @@ pub struct EstimateBody {
 pub struct RegenerationBody {
     pub job_id: i64,
     pub scope: Scope,
-    /// `in-place`: each vector takes the place of the old one as it comes.
+    /// `in-place`: each vector goes into the index as it comes. `shadow`: the index is taken away, while a copy of the
+    /// old vectors serves the searches, and built anew; only on PostgreSQL.
     pub strategy: Strategy,
+    /// Why this one, for people.
+    pub strategy_reason: String,
+    /// What a `shadow` is at besides its rows; null in place, and once nothing is left to do. That of a cancelled one
+    /// has yet to give the index back.
+    pub phase: Option<Phase>,
     /// `model-change`: begun by the service when it was started with another model.
     pub origin: Origin,
     pub priority: Priority,
@@ -113,6 +129,8 @@ impl From<Regeneration> for RegenerationBody {
         let left = job.total.saturating_sub(job.settled());
         let eta = match (job.is_open(), left) {
             (false, _) => None,
+            // How long an index takes isn't known.
+            (true, 0) if job.phase.is_some() => None,
             (true, 0) => Some(0.0),
             _ => (job.rate > 0.0).then(|| left as f64 / job.rate),
         };
@@ -125,6 +143,8 @@ impl From<Regeneration> for RegenerationBody {
             job_id: job.id,
             scope: job.scope,
             strategy: job.strategy,
+            strategy_reason: job.strategy_reason,
+            phase: job.phase,
             origin: job.origin,
             priority: job.priority,
             model: job.model,
@@ -157,6 +177,8 @@ impl EstimateBody {
             time_basis: estimate.basis,
             exact: estimate.exact,
             sampled_rows: estimate.sampled,
+            strategy: estimate.strategy,
+            strategy_reason: estimate.strategy_reason,
         }
     }
 }
@@ -174,7 +196,11 @@ impl EstimateBody {
         (status = 409, description = "Another job is open; the message names it", body = ErrorBody),
     )
 )]
-pub async fn begin(State(state): State<AppState>, JsonBody(json): JsonBody) -> Result<Response, ApiError> {
+pub async fn begin(
+    State(state): State<AppState>,
+    Actor(who): Actor,
+    JsonBody(json): JsonBody,
+) -> Result<Response, ApiError> {
     let request = RegenerationRequest::read(json)?;
     if request.dry_run {
         let limits = state.metrics.limits().await?;
@@ -182,9 +208,10 @@ pub async fn begin(State(state): State<AppState>, JsonBody(json): JsonBody) -> R
         let body = EstimateBody::new(request.scope, estimate);
         return Ok(Envelope::new(body, "Nothing has begun").into_response());
     }
-    match state.db.begin_regeneration(request.scope, request.priority).await? {
+    match state.regenerations.begin(request, who).await? {
         Begun::New(job) => {
-            let body = BegunBody { success: 0, failed: 0, job_id: job.id, total: job.total };
+            let Regeneration { id, total, strategy, strategy_reason, .. } = job;
+            let body = BegunBody { success: 0, failed: 0, job_id: id, total, strategy, strategy_reason };
             Ok((StatusCode::ACCEPTED, Envelope::new(body, "Regeneration started")).into_response())
         }
         Begun::Open(job) => Err(ApiError::Conflict(format!(

@@ -8,6 +8,9 @@ mod lifecycle;
 mod memory;
 mod model_change;
 mod scopes;
+mod shadow;
+mod shadow_killed;
+mod shadow_measured;
 
 use std::collections::HashMap;
 
