@@ -80,7 +80,7 @@ async fn compare(rows: u64, dimensions: usize, change: impl Fn(&mut Settings)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement of some minutes"]
 async fn the_same_rows_in_place_and_through_a_shadow() {
-    compare(20_000, 256, |_| {}).await;
+    compare(8_000, 256, |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
