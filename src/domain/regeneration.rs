@@ -73,8 +73,8 @@ pub enum VectorsIndex {
 impl Circumstances {
     /// How the new vectors come into the index, and why so, in a few words.
     ///
-    /// Putting a vector into an HNSW index takes some ten times what building the index takes for each of its vectors,
-    /// and a shadow builds two: worth it where most of the index is to be replaced, and that takes long.
+    /// Putting a vector into an HNSW index takes four to nine times what building the index takes for each of its
+    /// vectors, and a shadow builds two: worth it where most of the index is to be replaced, and that takes long.
     pub fn strategy(&self) -> (Strategy, String) {
         let Self { scope, rows, vectors, shadow_rows: least, .. } = *self;
         let why = match self.index {

@@ -86,7 +86,15 @@ async fn survives(phase: &str, lock: Option<&str>) {
         provider.release();
     }
     until(&process, job, "phase", phase).await;
+    if phase == "indexing" {
+        let half = "SELECT count(*) FROM pg_index WHERE indrelid = 'recommendations'::regclass AND NOT indisvalid";
+        eventually("half an index is there", async || (number(&data, half).await == 1).then_some(())).await;
+    }
     process.kill().await;
+    // The server notices, rather than finish what nobody waits for any more.
+    let building = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND query LIKE 'CREATE INDEX CONCURRENTLY%'";
+    eventually("nobody builds", async || (number(&data, building).await == 0).then_some(())).await;
     let process = start(&data, &provider).await;
     let found = ask(&process, Method::GET, &path_of(job), &json!({})).await;
     assert_eq!((&found["state"], &found["phase"]), (&json!("running"), &json!(phase)));
