@@ -45,6 +45,8 @@ async fn a_group_of_dead_letters_is_replayed_after_a_question_that_names_the_cou
     assert_eq!(audit(&app).await, [] as [Value; 0], "nothing was asked for");
     provider.behave();
     browser.click(&format!("{DEAD}:first-child .act button")).await;
+    // The button says so from the first time on; it can be clicked once the question is asked again.
+    browser.until("document.getElementById('confirm').open").await;
     browser.says("#confirm-yes", "Replay 3").await;
     browser.click("#confirm-yes").await;
     browser.says("#notice", "Replayed 3 dead letters").await;
