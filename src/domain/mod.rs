@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod body;
 pub mod dead_letter;
 pub mod embedding;
+mod envelope;
 pub mod event;
 pub mod fields;
 pub mod fusion;

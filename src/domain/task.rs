@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::envelope::{self, Malformed};
+
 /// Which vector a task is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,48 +40,26 @@ impl fmt::Display for EmbedTask {
     }
 }
 
-/// The body of a message. Tagged and versioned: a message published before a deploy is read after it.
-#[derive(Serialize, Deserialize)]
-struct Envelope {
-    v: u32,
-    #[serde(flatten)]
-    payload: Payload,
-}
-
+/// What a body says.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Payload {
     Embed(EmbedTask),
 }
 
-const VERSION: u32 = 1;
-
-/// A body that isn't one of ours; the reason goes with it to the dead letters.
-#[derive(Debug, thiserror::Error)]
-pub enum MalformedTask {
-    #[error("malformed message: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("unknown message version {0}, this program reads {VERSION}")]
-    Version(u64),
-}
-
 impl EmbedTask {
     /// `{"v":1,"type":"embed","recommendation_id":7,"content_version":2,"target":"current"}`
     pub fn encode(&self) -> Vec<u8> {
-        let envelope = Envelope { v: VERSION, payload: Payload::Embed(*self) };
-        serde_json::to_vec(&envelope).expect("numbers and fixed words always serialise")
+        envelope::seal(Payload::Embed(*self))
     }
 
-    /// Reads a message's body; an unknown version is told apart from one that is no task at all.
-    pub fn decode(body: &[u8]) -> Result<Self, MalformedTask> {
-        let value: serde_json::Value = serde_json::from_slice(body)?;
-        match value.get("v").and_then(serde_json::Value::as_u64) {
-            Some(v) if v != u64::from(VERSION) => Err(MalformedTask::Version(v)),
-            _ => {
-                let Envelope { payload: Payload::Embed(task), .. } = serde_json::from_value(value)?;
-                Ok(task)
-            }
-        }
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// Says what is no task of this program's.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let Payload::Embed(task) = envelope::open(body)?;
+        Ok(task)
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::envelope::{self, Malformed};
+
 /// A delivery that was handed to the broker, for the `round`-th time. An older round is a copy of one that was taken
 /// for lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,48 +21,26 @@ impl fmt::Display for Handover {
     }
 }
 
-/// The body of a message. Tagged and versioned: a message published before a deploy is read after it.
-#[derive(Serialize, Deserialize)]
-struct Envelope {
-    v: u32,
-    #[serde(flatten)]
-    payload: Payload,
-}
-
+/// What a body says.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Payload {
     Deliver(Handover),
 }
 
-const VERSION: u32 = 1;
-
-/// A body that isn't one of ours.
-#[derive(Debug, thiserror::Error)]
-pub enum MalformedHandover {
-    #[error("malformed message: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("unknown message version {0}, this program reads {VERSION}")]
-    Version(u64),
-}
-
 impl Handover {
     /// `{"v":1,"type":"deliver","delivery_id":7,"round":1}`
     pub fn encode(&self) -> Vec<u8> {
-        let Self { delivery_id, round } = self;
-        format!(r#"{{"v":{VERSION},"type":"deliver","delivery_id":{delivery_id},"round":{round}}}"#).into_bytes()
+        envelope::seal(Payload::Deliver(*self))
     }
 
-    /// Reads a message's body; an unknown version is told apart from one that is no delivery at all.
-    pub fn decode(body: &[u8]) -> Result<Self, MalformedHandover> {
-        let value: serde_json::Value = serde_json::from_slice(body)?;
-        match value.get("v").and_then(serde_json::Value::as_u64) {
-            Some(v) if v != u64::from(VERSION) => Err(MalformedHandover::Version(v)),
-            _ => {
-                let Envelope { payload: Payload::Deliver(handover), .. } = serde_json::from_value(value)?;
-                Ok(handover)
-            }
-        }
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// Says what is no delivery of this program's.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let Payload::Deliver(handover) = envelope::open(body)?;
+        Ok(handover)
     }
 }
 
