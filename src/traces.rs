@@ -100,20 +100,25 @@ impl Traces {
     }
 
     /// A span under `parent`, or the first of a trace of its own.
-    pub fn begin(&self, kind: Kind, name: impl Into<Cow<'static, str>>, parent: Option<TraceParent>) -> Span {
+    pub fn begin<N: Into<Cow<'static, str>>>(
+        &self,
+        kind: Kind,
+        name: impl FnOnce() -> N,
+        parent: Option<TraceParent>,
+    ) -> Span {
         let Some(sending) = &self.0 else { return Span(None) };
         let context = match parent.and_then(remote) {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
         };
-        let builder = sending.tracer.span_builder(name).with_kind(kind.of());
+        let builder = sending.tracer.span_builder(name()).with_kind(kind.of());
         let span = sending.tracer.build_with_context(builder, &context);
         Span(span.is_recording().then_some(span))
     }
 
     /// A span under `parent`; nothing where there is none.
-    pub fn follow(&self, kind: Kind, name: impl Into<Cow<'static, str>>, parent: Option<TraceParent>) -> Span {
-        if parent.is_some() { self.begin(kind, name, parent) } else { Span(None) }
+    pub fn follow(&self, kind: Kind, name: &'static str, parent: Option<TraceParent>) -> Span {
+        if parent.is_some() { self.begin(kind, || name, parent) } else { Span(None) }
     }
 
     /// Sends what there is left; after it, nothing more is sent.
@@ -144,9 +149,10 @@ impl Span {
     }
 
     /// A detail, by its name in OpenTelemetry's conventions where there is one.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+    /// Its value is asked for only where the span is recorded.
+    pub fn set<V: Into<Value>>(&mut self, key: &'static str, value: impl FnOnce() -> V) {
         if let Some(span) = &mut self.0 {
-            span.set_attribute(KeyValue::new(key, value));
+            span.set_attribute(KeyValue::new(key, value()));
         }
     }
 

@@ -33,14 +33,14 @@ pub async fn log(State(state): State<AppState>, mut request: Request, next: Next
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let caller = traced::caller(request.headers());
     let mut span =
-        state.metrics.measures().traces.begin(Kind::Server, format!("{} {route}", known(&method)), caller);
-    span.set("http.request.method", known(&method).to_owned());
-    span.set("http.route", route.clone());
+        state.metrics.measures().traces.begin(Kind::Server, || format!("{} {route}", known(&method)), caller);
+    span.set("http.request.method", || known(&method).to_owned());
+    span.set("http.route", || route.clone());
     request.extensions_mut().insert(Traced(span.context()));
     let response = next.run(request).await;
     let took = started.elapsed();
     let (took_ms, status) = (took.as_millis() as u64, response.status().as_u16());
-    span.set("http.response.status_code", i64::from(status));
+    span.set("http.response.status_code", || i64::from(status));
     if response.status().is_server_error() {
         span.fail("a server error");
     }

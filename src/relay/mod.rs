@@ -255,8 +255,8 @@ impl Relay {
         let outgoing = claim.tasks.iter().map(|claimed| {
             let mut outgoing = outgoing(lane, claimed, claim.at);
             let mut span = self.measures.traces.follow(Kind::Producer, "publish", claimed.trace);
-            span.set("messaging.message.id", outgoing.message.id.clone());
-            span.set("messaging.destination.name", lane.name());
+            span.set("messaging.message.id", || outgoing.message.id.clone());
+            span.set("messaging.destination.name", || lane.name());
             outgoing.message.trace = span.context().or(claimed.trace);
             spans.push(span);
             outgoing

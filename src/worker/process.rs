@@ -43,10 +43,10 @@ impl Job {
     fn traced(self, traces: &Traces) -> Self {
         let message = &self.delivery.message;
         let mut span = traces.follow(Kind::Consumer, "embed", message.trace);
-        span.set("messaging.message.id", message.id.clone());
-        span.set("messaging.destination.name", self.delivery.lane.name());
-        span.set("mapx.recommendation_id", self.task.recommendation_id);
-        span.set("mapx.attempt", i64::from(message.attempt) + 1);
+        span.set("messaging.message.id", || message.id.clone());
+        span.set("messaging.destination.name", || self.delivery.lane.name());
+        span.set("mapx.recommendation_id", || self.task.recommendation_id);
+        span.set("mapx.attempt", || i64::from(message.attempt) + 1);
         Self { span, ..self }
     }
 }
