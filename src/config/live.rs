@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::layers::plain;
 use super::sections::QueueSettings;
 use super::{SettingsError, validate};
+use crate::domain::fields::whole;
 
 /// Characters of an unknown key that are told back.
 const TOLD: usize = 64;
@@ -64,10 +65,8 @@ impl LiveKey {
     }
 
     fn read(self, value: &Value) -> Result<usize, SettingsError> {
-        // JavaScript has one kind of number: 4.0 is 4.
-        let whole = |n: f64| (n.fract() == 0.0 && (0.0..1e15).contains(&n)).then_some(n as u64);
         match value {
-            Value::Number(n) => match n.as_u64().or_else(|| n.as_f64().and_then(whole)) {
+            Value::Number(n) => match whole(value).and_then(|n| u64::try_from(n).ok()) {
                 Some(value) => self.check(value),
                 None => Err(self.refused(format!("{n} is not from 1 to {}", self.max()))),
             },
