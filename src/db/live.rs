@@ -4,7 +4,7 @@
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
-use super::{Db, DbError, sql, state};
+use super::{Db, DbError, audit, sql, state};
 use crate::config::live::{LiveChange, LiveKey, LiveQueue};
 
 #[derive(FromQueryResult)]
@@ -19,10 +19,10 @@ impl Db {
         read(self.read()).await
     }
 
-    /// Makes a change, all of it or nothing, and returns what holds after it.
-    pub async fn change_live_queue(&self, change: LiveChange) -> Result<LiveQueue, DbError> {
+    /// Makes a change as `who` has it, all of it or nothing, and returns what holds after it.
+    pub async fn change_live_queue(&self, change: LiveChange, who: String) -> Result<LiveQueue, DbError> {
         self.write(move |tx| {
-            let change = change.clone();
+            let (change, who) = (change.clone(), who.clone());
             async move {
                 for (key, value) in change.changes() {
                     match value {
@@ -30,6 +30,10 @@ impl Db {
                         None => state::forget(tx.conn(), key.stored_as()).await?,
                     }
                 }
+                let named =
+                    change.changes().iter().map(|(key, value)| (key.name().to_owned(), serde_json::json!(value)));
+                let about = serde_json::Value::Object(named.collect()).to_string();
+                audit::note(tx, &who, "configure", &about, change.changes().len() as u64).await?;
                 read(tx.conn()).await
             }
             .boxed()

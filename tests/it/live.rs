@@ -280,3 +280,37 @@ async fn every_process_goes_by_a_change_and_so_does_one_that_starts_later() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn who_changed_them_is_written_down_and_so_is_what_is_done_to_a_regeneration() {
+    let (provider, app) = remote(|settings| settings.queue.batch_size = 1).await;
+    let row = app.save_text("text").await;
+    app.embedding_is(row, "ready").await;
+    change(&app, json!({ "max_concurrent": 4, "batch_size": null })).await;
+    provider.always(Behaviour::Hold);
+    let jobs = "/api/recommendations/regenerate-embeddings";
+    let job = app.post(jobs, &json!({ "scope": "all" })).await.data(202)["job_id"].clone();
+    for verb in ["pause", "resume"] {
+        app.post(&format!("{jobs}/{job}/{verb}"), &json!({})).await.data(200);
+    }
+    app.delete(&format!("{jobs}/{job}"), None).await.data(200);
+    provider.behave();
+    provider.release();
+    let audit = app.get("/api/recommendations/embedding-queue/audit", None).await.data(200)["items"].clone();
+    let lines = audit.as_array().expect("items").iter().rev();
+    let told: Vec<(&str, &Value)> =
+        lines.map(|line| (line["action"].as_str().expect("an action"), &line["filter"])).collect();
+    let about = json!({ "job_id": job });
+    assert_eq!(told[0], ("configure", &json!({ "max_concurrent": 4, "batch_size": null })));
+    assert_eq!(told[1].0, "regenerate");
+    for (line, action) in told[2..].iter().zip(["regenerate.pause", "regenerate.resume", "regenerate.cancel"]) {
+        assert_eq!(*line, (action, &about));
+    }
+    assert_eq!(told.len(), 5);
+    assert!(audit.as_array().expect("items").iter().all(|line| line["who"] == "anonymous"), "{audit}");
+    // What is refused changes nothing.
+    app.put("/api/recommendations/embedding-queue/config", None, &json!({ "batch_size": 0 })).await.refusal(400);
+    let after = app.get("/api/recommendations/embedding-queue/audit", None).await.data(200)["items"].clone();
+    assert_eq!(after, audit);
+    app.stop().await;
+}

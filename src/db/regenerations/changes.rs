@@ -110,21 +110,38 @@ impl Db {
     }
 
     /// Nothing more is begun, and what no worker has in hand is taken back.
-    pub async fn pause_regeneration(&self, id: i64) -> Result<Changed, DbError> {
-        self.change_regeneration(id, JobState::Paused).await
+    pub async fn pause_regeneration(&self, id: i64, who: String) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Paused, who).await
     }
 
     /// A cancelled one, too, while no other has begun since: all that it has done counts.
-    pub async fn resume_regeneration(&self, id: i64) -> Result<Changed, DbError> {
-        self.change_regeneration(id, JobState::Running).await
+    pub async fn resume_regeneration(&self, id: i64, who: String) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Running, who).await
     }
 
-    pub async fn cancel_regeneration(&self, id: i64) -> Result<Changed, DbError> {
-        self.change_regeneration(id, JobState::Cancelled).await
+    pub async fn cancel_regeneration(&self, id: i64, who: String) -> Result<Changed, DbError> {
+        self.change_regeneration(id, JobState::Cancelled, who).await
     }
 
-    async fn change_regeneration(&self, id: i64, wanted: JobState) -> Result<Changed, DbError> {
-        self.write(move |tx| change(tx, id, wanted).boxed()).await
+    async fn change_regeneration(&self, id: i64, wanted: JobState, who: String) -> Result<Changed, DbError> {
+        let action = match wanted {
+            JobState::Paused => "regenerate.pause",
+            JobState::Cancelled => "regenerate.cancel",
+            JobState::Running | JobState::Completed => "regenerate.resume",
+        };
+        self.write(move |tx| {
+            let who = who.clone();
+            async move {
+                let changed = change(tx, id, wanted).await?;
+                if let Changed::Now(job) = &changed {
+                    let about = serde_json::json!({ "job_id": job.id }).to_string();
+                    audit::note(tx, &who, action, &about, job.total).await?;
+                }
+                Ok(changed)
+            }
+            .boxed()
+        })
+        .await
     }
 }
 

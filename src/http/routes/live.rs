@@ -13,6 +13,7 @@ use crate::config::sections::QueueSettings;
 use crate::db::workers::Heartbeat;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};
+use crate::http::identity::Actor;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 
@@ -97,8 +98,12 @@ pub async fn get(State(state): State<AppState>) -> Result<impl IntoResponse, Api
         (status = 400, description = "A field is unknown or out of its range; nothing is changed", body = ErrorBody),
     )
 )]
-pub async fn put(State(state): State<AppState>, JsonBody(json): JsonBody) -> Result<impl IntoResponse, ApiError> {
-    let live = state.db.change_live_queue(LiveChange::read(&json)?).await?;
+pub async fn put(
+    State(state): State<AppState>,
+    Actor(who): Actor,
+    JsonBody(json): JsonBody,
+) -> Result<impl IntoResponse, ApiError> {
+    let live = state.db.change_live_queue(LiveChange::read(&json)?, who).await?;
     Ok(Envelope::new(body(&state, live).await?, "Live settings changed"))
 }
 

@@ -262,8 +262,12 @@ pub async fn get(State(state): State<AppState>, path: PathParams) -> Result<impl
         (status = 409, description = "It is completed", body = ErrorBody),
     )
 )]
-pub async fn cancel(State(state): State<AppState>, path: PathParams) -> Result<impl IntoResponse, ApiError> {
-    changed(state.db.cancel_regeneration(path.id("job")?).await?, "Regeneration cancelled")
+pub async fn cancel(
+    State(state): State<AppState>,
+    Actor(who): Actor,
+    path: PathParams,
+) -> Result<impl IntoResponse, ApiError> {
+    changed(state.db.cancel_regeneration(path.id("job")?, who).await?, "Regeneration cancelled")
 }
 
 /// Pause a regeneration
@@ -279,8 +283,12 @@ pub async fn cancel(State(state): State<AppState>, path: PathParams) -> Result<i
         (status = 409, description = "It has ended", body = ErrorBody),
     )
 )]
-pub async fn pause(State(state): State<AppState>, path: PathParams) -> Result<impl IntoResponse, ApiError> {
-    changed(state.db.pause_regeneration(path.id("job")?).await?, "Regeneration paused")
+pub async fn pause(
+    State(state): State<AppState>,
+    Actor(who): Actor,
+    path: PathParams,
+) -> Result<impl IntoResponse, ApiError> {
+    changed(state.db.pause_regeneration(path.id("job")?, who).await?, "Regeneration paused")
 }
 
 /// Resume a regeneration
@@ -296,8 +304,12 @@ pub async fn pause(State(state): State<AppState>, path: PathParams) -> Result<im
         (status = 409, description = "It is completed, or another has begun since it was cancelled", body = ErrorBody),
     )
 )]
-pub async fn resume(State(state): State<AppState>, path: PathParams) -> Result<impl IntoResponse, ApiError> {
-    changed(state.db.resume_regeneration(path.id("job")?).await?, "Regeneration resumed")
+pub async fn resume(
+    State(state): State<AppState>,
+    Actor(who): Actor,
+    path: PathParams,
+) -> Result<impl IntoResponse, ApiError> {
+    changed(state.db.resume_regeneration(path.id("job")?, who).await?, "Regeneration resumed")
 }
 
 fn changed(change: Changed, message: &str) -> Result<axum::Json<Envelope<RegenerationBody>>, ApiError> {
