@@ -39,7 +39,7 @@ const RING: usize = 16;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What only says how late it is (a heartbeat, an age) is sent no more often than this.
 const AGES: Duration = Duration::from_secs(3);
-/// Entries of the journal in a tick, and in what a listener has missed.
+/// Entries of the journal in a tick, and in what a listener has missed; of more it is told that there was more.
 const ENTRIES: u64 = 200;
 /// The longest wait for the first look.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -213,10 +213,12 @@ impl Events {
                 // What followed it may be forgotten with it.
                 first.extend(skipped(last.entry, None));
             }
+            let cut = missed.last().map(|entry| entry.id).filter(|_| missed.len() as u64 == ENTRIES);
             let missed = render(&missed, Some(last));
             listener.seen = missed.iter().map(|entry| entry.id).collect();
             listener.seen.insert(last.entry);
             missed.iter().for_each(|entry| first.extend_from_slice(listener.part(entry)));
+            first.extend(cut.map(|last| skipped(last, None)).into_iter().flatten());
         }
         first.extend_from_slice(&self.hub().status);
         listener.first = Some(first.into());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 
 use super::EVENTS;
@@ -161,5 +162,43 @@ async fn what_other_processes_do_is_told_to_all_listeners() {
     for listener in &mut listeners {
         let next = listener.next().await.expect("it goes on");
         assert!(["status", "queued"].contains(&next.event.as_str()), "{next:?}");
+    }
+}
+
+/// Entries of a busy hour, each of which tells of one: of so many, from [`MISSED`] on.
+async fn fill(app: &TestApp, entries: i64) {
+    let conn = app.data().connect().await;
+    let event = |n: i64| json!([{ "kind": "ready", "recommendation_id": MISSED + n, "content_version": 1, "at_ms": 1_790_000_000_000_i64 }]);
+    let rows: Vec<String> = (0..entries).map(|n| format!("(CURRENT_TIMESTAMP, 0, '{}')", event(n))).collect();
+    let insert = format!("INSERT INTO embedding_journal (at, skipped, events) VALUES {}", rows.join(","));
+    conn.execute_unprepared(&insert).await.expect("inserted");
+    conn.close().await.expect("closes");
+}
+
+const MISSED: i64 = 1_000_000;
+
+#[tokio::test]
+async fn whoever_missed_too_much_is_told_that_there_was_more() {
+    for (entries, is_whole) in [(150, true), (450, false)] {
+        let app = TestApp::start().await;
+        let mut listener = Listener::open(&app.base, None).await;
+        let seen = listener.about(app.save_text("one").await).await;
+        drop(listener);
+        fill(&app, entries).await;
+        let mut listener = Listener::open(&app.base, Some(&seen.id)).await;
+        let (mut told, mut skipped) = (Vec::new(), 0);
+        loop {
+            let message = listener.next().await.expect("it goes on");
+            match message.event.as_str() {
+                "status" => break,
+                "skipped" => skipped += 1,
+                _ => told.extend(message.data["recommendation_id"].as_i64().filter(|id| *id >= MISSED)),
+            }
+        }
+        let expected: Vec<i64> = (MISSED..).take(told.len()).collect();
+        assert_eq!(told, expected, "in their order, and none is left out");
+        let all = told.len() as i64 == entries;
+        assert_eq!((all, skipped, told.len() >= 150), (is_whole, i32::from(!is_whole), true), "{}", told.len());
+        app.stop().await;
     }
 }
