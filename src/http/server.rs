@@ -32,6 +32,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, as when file descriptors are used up: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of a head, less than which are always taken and twice as many never. Left to itself the server took one of
+/// 500,000 or refused it by how it came in.
+const HEAD_BUFFER: usize = 128 * 1024;
 /// Bytes that the system keeps at most of what a client hasn't read yet. Left to itself it keeps megabytes for each.
 const SEND_BUFFER: u32 = 128 * 1024;
 /// Connections that wait to be accepted.
@@ -71,7 +74,7 @@ impl Server {
         // Said outright: with HTTP/2 as a choice, which another crate's features may bring, it first waits
         // without a limit for the bytes that tell the version.
         let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.head_timeout);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.head_timeout).max_buf_size(HEAD_BUFFER);
         let open = GracefulShutdown::new();
         loop {
             // The permit is taken before the accept: what is too much waits in the kernel's queue.
