@@ -25,12 +25,13 @@ const MAX_KEYS: usize = 100;
 pub struct Key {
     id: Option<Arc<str>>,
     pub algorithm: Algorithm,
-    pub decoding: DecodingKey,
+    /// Shared: each request takes those that may fit.
+    pub decoding: Arc<DecodingKey>,
 }
 
 impl Key {
     pub fn new(id: Option<&str>, algorithm: Algorithm, decoding: DecodingKey) -> Self {
-        Self { id: id.map(Into::into), algorithm, decoding }
+        Self { id: id.map(Into::into), algorithm, decoding: Arc::new(decoding) }
     }
 }
 

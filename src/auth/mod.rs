@@ -78,7 +78,7 @@ impl Authenticator {
     pub fn new(settings: &AuthSettings) -> Result<Self, SettingsError> {
         let verifier = settings.proves_users().then(|| Verifier::new(settings)).transpose()?;
         let anonymous_read = settings.anonymous_read;
-        Ok(Self { tokens: Tokens::new(settings), verifier, on: settings.is_on(), anonymous_read })
+        Ok(Self { tokens: Tokens::new(settings)?, verifier, on: settings.is_on(), anonymous_read })
     }
 
     /// What works, and is likely not meant.

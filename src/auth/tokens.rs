@@ -4,6 +4,7 @@ use ring::hmac::{HMAC_SHA256, Key, Tag, sign, verify};
 use ring::rand::SystemRandom;
 
 use super::Rank;
+use crate::config::SettingsError;
 use crate::config::auth::AuthSettings;
 use crate::config::secret::Secret;
 
@@ -15,11 +16,16 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn new(settings: &AuthSettings) -> Self {
-        let key = Key::generate(HMAC_SHA256, &SystemRandom::new());
-        // Without a random number there is no hash that could be compared, and so no token.
-        let known = key.as_ref().map(|key| known(key, settings)).unwrap_or_default();
-        Self { key: key.unwrap_or_else(|_| Key::new(HMAC_SHA256, &[])), known }
+    /// # Errors
+    /// Without a random number there is no hash that could be compared.
+    pub fn new(settings: &AuthSettings) -> Result<Self, SettingsError> {
+        let none = |_| SettingsError::Invalid {
+            key: "auth.admin_token",
+            problem: "can't be kept: the system has no random numbers".to_owned(),
+        };
+        let key = Key::generate(HMAC_SHA256, &SystemRandom::new()).map_err(none)?;
+        let known = known(&key, settings);
+        Ok(Self { key, known })
     }
 
     pub fn has_admin(&self) -> bool {

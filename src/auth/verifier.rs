@@ -15,8 +15,8 @@ use crate::config::auth::AuthSettings;
 pub struct Verifier {
     secret: Option<Key>,
     set: Option<KeySet>,
-    /// For every algorithm; the one is that of the key.
-    rules: Validation,
+    /// By the one algorithm that a key allows.
+    rules: Vec<(Algorithm, Validation)>,
     ranks: Ranks,
 }
 
@@ -36,7 +36,7 @@ impl Verifier {
 
     /// Whether a token for another service of the same issuer is taken.
     pub fn takes_any_audience(&self) -> bool {
-        self.set.is_some() && !self.rules.validate_aud
+        self.set.is_some() && self.rules.iter().all(|(_, rules)| !rules.validate_aud)
     }
 
     /// Whom a token names.
@@ -64,8 +64,10 @@ impl Verifier {
         let mut last = TokenError::Refused("the token's key is unknown");
         for key in keys {
             // The key's own algorithm and no other: what the header says must be that.
-            let rules = Validation { algorithms: vec![key.algorithm], ..self.rules.clone() };
-            match decode::<Claims>(token, &key.decoding, &rules) {
+            let Some((_, rules)) = self.rules.iter().find(|(algorithm, _)| *algorithm == key.algorithm) else {
+                continue;
+            };
+            match decode::<Claims>(token, &key.decoding, rules) {
                 Ok(token) => return Ok(token.claims),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => last = refused(error),
                 Err(error) => return Err(refused(error)),
@@ -75,8 +77,13 @@ impl Verifier {
     }
 }
 
-fn rules(settings: &AuthSettings) -> Validation {
-    let mut rules = Validation::new(Algorithm::HS256);
+fn rules(settings: &AuthSettings) -> Vec<(Algorithm, Validation)> {
+    let each = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256];
+    each.map(|algorithm| (algorithm, rules_of(algorithm, settings))).into()
+}
+
+fn rules_of(algorithm: Algorithm, settings: &AuthSettings) -> Validation {
+    let mut rules = Validation::new(algorithm);
     let mut required = vec!["exp"];
     (rules.leeway, rules.validate_nbf) = (settings.leeway_seconds, true);
     rules.validate_aud = !settings.audience.is_empty();
