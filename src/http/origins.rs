@@ -20,6 +20,15 @@ pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 
 /// Of everything else, which is no page: should a browser be made to show it, it loads and runs nothing.
 pub const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// What the API reads of a request.
+const HEADERS: [HeaderName; 6] = [
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    HeaderName::from_static("x-user-id"),
+    HeaderName::from_static("x-actor"),
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("traceparent"),
+];
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -47,7 +56,7 @@ impl Origins {
         let layer = CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("x-user-id")])
+            .allow_headers(HEADERS)
             .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE])
             .max_age(std::time::Duration::from_secs(600));
         Some(layer)
