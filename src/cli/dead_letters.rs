@@ -1,15 +1,15 @@
 //! `dead-letters`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::client::Client;
 use super::status::number;
+use super::table::{rows, text};
 use super::{Output, Target, out, table};
 use crate::config::Settings;
 
@@ -195,7 +195,7 @@ async fn order(
     let mut body = which.body()?;
     body.extend(more);
     let client = common.target.client(settings)?;
-    if !which.yes && !agreed(action, which.count(&client).await?)? {
+    if !which.yes && !out::agreed(&format!("{action} {} dead letters", which.count(&client).await?))? {
         out::line("Nothing is done.")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -207,32 +207,6 @@ async fn order(
         false => out::line(format_args!("{count} discarded"))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks the person at the terminal.
-fn agreed(action: &str, count: u64) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        bail!("this would {action} {count}; without a terminal to ask at, say --yes");
-    }
-    let mut error = io::stderr().lock();
-    write!(error, "{action} {count} dead letters? [y/N] ")?;
-    error.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("the answer can't be read")?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn rows(items: &Value, fields: &[&str]) -> Vec<Vec<String>> {
-    let items = items.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-    items.map(|item| fields.iter().map(|field| text(&item[*field])).collect()).collect()
 }
 
 fn list(data: &Value) -> String {

@@ -1,5 +1,7 @@
 //! Columns for a terminal.
 
+use serde_json::Value;
+
 /// Rows of cells under a head, each column as wide as its widest cell, at most `max` characters.
 pub fn render(head: &[&str], rows: &[Vec<String>], max: usize) -> String {
     let width_of = |column: usize| {
@@ -25,6 +27,23 @@ pub fn shorten(text: &str, width: usize) -> String {
     }
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
     format!("{}…", kept.trim_end())
+}
+
+/// A cell of a JSON value; several words of a list.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// The cells of JSON objects, by the paths of their fields.
+pub fn rows(items: &Value, fields: &[&str]) -> Vec<Vec<String>> {
+    let cell = |item: &Value, field: &&str| text(item.pointer(&format!("/{field}")).unwrap_or(&Value::Null));
+    let items = items.as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    items.map(|item| fields.iter().map(|field| cell(item, field)).collect()).collect()
 }
 
 fn pad(text: &str, width: usize) -> String {

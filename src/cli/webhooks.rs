@@ -1,15 +1,15 @@
 //! `webhooks`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::client::Client;
+use super::table::{rows, text};
 use super::{Target, out, table};
 use crate::config::Settings;
 
@@ -184,24 +184,16 @@ impl Print {
 }
 
 async fn delete(client: &Client, print: Print, id: i64, yes: bool) -> anyhow::Result<ExitCode> {
-    if !yes && !agreed(id, &text(&client.get::<Value>(&at(id)).await?["url"]))? {
+    if !yes
+        && !out::agreed(&format!(
+            "delete webhook {id} ({}) and its log",
+            text(&client.get::<Value>(&at(id)).await?["url"])
+        ))?
+    {
         out::line("Nothing is done.")?;
         return Ok(ExitCode::SUCCESS);
     }
     print.of(&client.delete(&at(id)).await?, |_| format!("{id} is deleted"))
-}
-
-/// Asks the person at the terminal.
-fn agreed(id: i64, url: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        bail!("this would delete {id} ({url}) and its log; without a terminal to ask at, say --yes");
-    }
-    let mut error = io::stderr().lock();
-    write!(error, "delete webhook {id} ({url}) and its log? [y/N] ")?;
-    error.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("the answer can't be read")?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
 async fn test(settings: &Settings, client: &Client, print: Print, id: i64) -> anyhow::Result<ExitCode> {
@@ -220,21 +212,6 @@ async fn test(settings: &Settings, client: &Client, print: Print, id: i64) -> an
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
-}
-
-fn rows(items: &Value, fields: &[&str]) -> Vec<Vec<String>> {
-    let cell = |item: &Value, field: &&str| text(item.pointer(&format!("/{field}")).unwrap_or(&Value::Null));
-    let items = items.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-    items.map(|item| fields.iter().map(|field| cell(item, field)).collect()).collect()
 }
 
 fn lines(data: &Value, fields: &[&str]) -> String {

@@ -38,7 +38,11 @@ async fn dead_letters_are_listed_grouped_shown_replayed_and_discarded() {
 
     for (arguments, code, told) in [
         (&["dead-letters", "replay"][..], 1, "which ones?"),
-        (&["dead-letters", "replay", "--all"], 1, "this would replay 4; without a terminal to ask at, say --yes"),
+        (
+            &["dead-letters", "replay", "--all"],
+            1,
+            "this would replay 4 dead letters; without a terminal to ask at, say --yes",
+        ),
         (&["dead-letters", "replay", "--all", "--lane", "low", "--yes"], 2, "cannot be used with"),
         (&["dead-letters", "show", "987654321"], 1, "dead letter not found"),
         (&["dead-letters", "list", "--older-than", "soon"], 1, "older_than must be a duration"),

@@ -75,7 +75,7 @@ async fn webhooks_are_registered_tried_out_changed_and_deleted() {
     assert!(code == Some(1) && text.contains("webhook 1 is disabled"), "{text}");
     assert_eq!(done(&app, "enable 1").await["enabled"], true);
     let (code, text) = cli(&app, "delete 1").await;
-    assert!(code == Some(1) && text.contains("this would delete 1") && text.contains("--yes"), "{text}");
+    assert!(code == Some(1) && text.contains("this would delete webhook 1 (") && text.contains("--yes"), "{text}");
     assert_eq!(done(&app, "delete 1 --yes").await, json!({ "id": 1 }));
     assert_eq!(cli(&app, "show 1").await.0, Some(1));
     let line = audit(&app).await.remove(0);
