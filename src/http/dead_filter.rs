@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use super::params::{DEFAULT_LIMIT, MAX_LIMIT, QueryParams};
+use super::params::QueryParams;
 use crate::db::dead_letters::DeadCursor;
 use crate::domain::dead_letter::{DeadFilter, moment};
 use crate::domain::fields::{InvalidField, whole};
@@ -118,11 +118,6 @@ fn set(filter: &mut DeadFilter, field: &str, name: &'static str, text: &str) -> 
         _ => filter.newer_than = Some(moment(name, text, Utc::now())?),
     }
     Ok(())
-}
-
-/// `limit`, 1 to 100.
-pub fn limit(query: &QueryParams) -> Result<u64, ApiError> {
-    Ok(query.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
 }
 
 /// `cursor`, as [`write_cursor`] has it.

@@ -156,9 +156,7 @@ impl From<DbError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, code) = self.parts();
-        let body = ErrorBody { success: false, message: self.to_string(), error: code.to_owned() };
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (self.status(), Json(self.body())).into_response();
         response.headers_mut().extend(self.header());
         response
     }

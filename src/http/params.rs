@@ -65,11 +65,29 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     }
 }
 
+/// Makes a page of the rows, of which one more than `limit` was asked for, and says how to ask for the next one.
+pub fn next_cursor<T>(rows: &mut Vec<T>, limit: u64, id: impl Fn(&T) -> i64) -> Option<String> {
+    let more = rows.len() as u64 > limit;
+    rows.truncate(limit as usize);
+    rows.last().filter(|_| more).map(|row| id(row).to_string())
+}
+
 /// Pages of 1 to 100, as MapX's clients ask for them.
 pub const DEFAULT_LIMIT: u64 = 20;
 pub const MAX_LIMIT: u64 = 100;
 
 impl QueryParams {
+    /// `limit`, 1 to 100.
+    pub fn limit(&self) -> Result<u64, ApiError> {
+        Ok(self.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// `cursor`, where it is an id: that of the last row of the page before.
+    pub fn cursor(&self) -> Result<Option<i64>, ApiError> {
+        let wrong = |_| InvalidField::new("cursor", "must be the next_cursor of a page before");
+        Ok(self.given("cursor").map(str::parse).transpose().map_err(wrong)?)
+    }
+
     /// `limit` (1 to 100) and `offset` (from 0).
     pub fn page(&self) -> Result<Page, ApiError> {
         let limit = self.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);

@@ -8,10 +8,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::db::audit::AuditEntry;
-use crate::domain::fields::InvalidField;
-use crate::http::dead_filter;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::http::params::QueryParams;
+use crate::http::params::{self, QueryParams};
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 
@@ -34,9 +32,11 @@ pub struct AuditBody {
 pub struct AuditEntryBody {
     pub id: i64,
     pub at: DateTime<Utc>,
-    /// The acting user, else the header `x-actor`, else `anonymous`; `service` for what it decides by itself.
+    /// The acting user; else, by a token that is no user's, `admin token`, with who the header `x-actor` says it was;
+    /// else, without authentication, that header, or `anonymous`. `service` for what it decides by itself.
     pub who: String,
-    /// `replay`, `discard`, `pause`, `resume`, `drain` or `undrain`; of a webhook `webhook.create`, `.change`, `.enable`,
+    /// `replay`, `discard`, `pause`, `resume`, `drain`, `undrain` or `configure`; `regenerate`, `regenerate.pause`,
+    /// `.resume` or `.cancel`; of a webhook `webhook.create`, `.change`, `.enable`,
     /// `.disable`, `.delete`, `.rotate-secret`, `.test` or `.redeliver`.
     pub action: String,
     /// What it was about.
@@ -61,16 +61,9 @@ pub struct AuditEntryBody {
     )
 )]
 pub async fn audit(State(state): State<AppState>, query: QueryParams) -> Result<impl IntoResponse, ApiError> {
-    let limit = dead_filter::limit(&query)?;
-    let before = match query.given("cursor").map(str::parse::<i64>) {
-        None => None,
-        Some(Ok(id)) => Some(id),
-        Some(Err(_)) => return Err(InvalidField::new("cursor", "must be the next_cursor of a page before").into()),
-    };
-    let mut entries = state.db.audit(limit + 1, before).await?;
-    let more = entries.len() as u64 > limit;
-    entries.truncate(limit as usize);
-    let next_cursor = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+    let limit = query.limit()?;
+    let mut entries = state.db.audit(limit + 1, query.cursor()?).await?;
+    let next_cursor = params::next_cursor(&mut entries, limit, |entry| entry.id);
     let items = entries.into_iter().map(AuditEntryBody::from).collect();
     Ok(Envelope::new(AuditBody { items, next_cursor }, "Audit"))
 }

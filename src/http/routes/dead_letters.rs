@@ -125,7 +125,7 @@ pub struct DeadGroupBody {
     )
 )]
 pub async fn list(State(state): State<AppState>, query: QueryParams) -> Result<impl IntoResponse, ApiError> {
-    let (filter, limit) = (dead_filter::of_query(&query)?, dead_filter::limit(&query)?);
+    let (filter, limit) = (dead_filter::of_query(&query)?, query.limit()?);
     let mut letters = state.db.dead_letters(&filter, limit + 1, dead_filter::cursor(&query)?).await?;
     let more = letters.len() as u64 > limit;
     letters.truncate(limit as usize);

@@ -11,10 +11,9 @@ use utoipa::ToSchema;
 use crate::db::webhooks::{DeliveryAttempt, DeliveryRow, Redelivered, Tested};
 use crate::domain::fields::InvalidField;
 use crate::domain::webhook::{DeliveryState, Event};
-use crate::http::dead_filter;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::identity::Actor;
-use crate::http::params::{PathParams, QueryParams};
+use crate::http::params::{self, PathParams, QueryParams};
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
 
@@ -174,17 +173,11 @@ pub async fn list(
     path: PathParams,
     query: QueryParams,
 ) -> Result<impl IntoResponse, ApiError> {
-    let (id, limit, of_state) = (path.id("id")?, dead_filter::limit(&query)?, delivery_state(&query)?);
-    let before = match query.given("cursor").map(str::parse::<i64>) {
-        None => None,
-        Some(Ok(id)) => Some(id),
-        Some(Err(_)) => return Err(InvalidField::new("cursor", "must be the next_cursor of a page before").into()),
-    };
+    let (id, limit, of_state) = (path.id("id")?, query.limit()?, delivery_state(&query)?);
+    let before = query.cursor()?;
     state.db.webhook_endpoint(id).await?.ok_or(ApiError::NotFound("webhook"))?;
     let mut rows = state.db.webhook_deliveries(id, of_state, limit + 1, before).await?;
-    let more = rows.len() as u64 > limit;
-    rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.id.to_string());
+    let next_cursor = params::next_cursor(&mut rows, limit, |row| row.id);
     let items = rows.into_iter().map(DeliveryBody::from).collect();
     Ok(Envelope::new(DeliveriesBody { items, next_cursor }, "Deliveries"))
 }
