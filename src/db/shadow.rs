@@ -136,9 +136,10 @@ impl Shadow {
         }
     }
 
-    /// Builds the index over the vectors, unless it is there.
+    /// Builds the index over the vectors, unless it is there. Whatever this process is told of indexes: it gives back
+    /// what was taken away.
     pub(super) async fn index(&self, conn: &DatabaseConnection, rows: u64) -> Result<(), DbError> {
-        if !self.keeps_an_index() || self.has_index(conn).await? {
+        if self.has_index(conn).await? {
             return Ok(());
         }
         self.memory(conn, rows).await?;
