@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     QueueDeclareOptions, QueueDeleteOptions,
@@ -22,6 +23,7 @@ use sea_orm::prelude::PgVector;
 use sea_orm::sqlx;
 use tokio_util::sync::CancellationToken;
 
+use crate::cpu::{PerTask, Spent};
 use crate::saves::draft;
 use crate::stack::{Data, median, server};
 
@@ -74,8 +76,8 @@ impl Embedder for Free {
     }
 }
 
-/// Tasks a second from a ledger full of them to an empty one.
-async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> f64 {
+/// Tasks a second from a ledger full of them to an empty one, and whose processor time each takes.
+async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> (f64, PerTask) {
     let data = Data::new().await;
     let mut settings = data.settings();
     settings.database.vector_index = index;
@@ -94,7 +96,7 @@ async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> f6
     // took a twentieth of both cores, in others it came later.
     sqlx::raw_sql("VACUUM ANALYZE").execute(&pool).await.expect("vacuumed");
     let shutdown = CancellationToken::new();
-    let started = Instant::now();
+    let (before, started) = (Spent::now(), Instant::now());
     let running = tokio::spawn(app.run_until(shutdown.clone()));
     let limit = Duration::from_secs(300);
     let open = "SELECT EXISTS (SELECT 1 FROM embedding_tasks)";
@@ -103,12 +105,13 @@ async fn pipeline(dimensions: usize, index: VectorIndexKind, tasks: usize) -> f6
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rate = tasks as f64 / started.elapsed().as_secs_f64();
+    let spent = Spent::now().per_task(before, tasks);
     pool.close().await;
     shutdown.cancel();
     running.await.expect("no panic").expect("ends well");
     delete_queues(&data.name).await;
     data.end().await;
-    rate
+    (rate, spent)
 }
 
 pub async fn delete_queues(prefix: &str) {
@@ -123,16 +126,23 @@ pub async fn delete_queues(prefix: &str) {
     }
 }
 
+/// How the messages of a batch are handed to lapin.
+#[derive(Clone, Copy)]
+enum Publishing {
+    /// Each when the one before is written, as in its examples.
+    InTurn,
+    /// All before the first is written, as our publisher does.
+    AtOnce,
+}
+
 /// Messages a second through one quorum queue: published with confirms in batches of 500 while a consumer acks
 /// in runs of 32.
-async fn raw_broker(messages: usize) -> f64 {
+async fn raw_broker(messages: usize, publishing: Publishing) -> f64 {
     let url = server("MAPX_TEST_AMQP_URL");
     let connect = || Connection::connect(&url, ConnectionProperties::default());
-    let (publishing, consuming) = (connect().await.expect("connects"), connect().await.expect("connects"));
-    let (out, back) = (
-        publishing.create_channel().await.expect("a channel"),
-        consuming.create_channel().await.expect("a channel"),
-    );
+    let (sender, receiver) = (connect().await.expect("connects"), connect().await.expect("connects"));
+    let (out, back) =
+        (sender.create_channel().await.expect("a channel"), receiver.create_channel().await.expect("a channel"));
     let name = format!("raw-{}", uuid::Uuid::new_v4().simple());
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
@@ -148,14 +158,17 @@ async fn raw_broker(messages: usize) -> f64 {
     let started = Instant::now();
     let publish = async {
         for start in (0..messages).step_by(500) {
-            let mut confirms = Vec::with_capacity(500);
-            for _ in start..(start + 500).min(messages) {
+            let batch = (start..(start + 500).min(messages)).map(|_| {
                 let properties = BasicProperties::default().with_delivery_mode(2);
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                let sent = out.basic_publish("".into(), name.clone().into(), options, &body, properties).await;
-                confirms.push(sent.expect("sent"));
-            }
-            for confirm in confirms {
+                out.basic_publish("".into(), name.clone().into(), options, &body, properties)
+            });
+            let confirms = match publishing {
+                Publishing::InTurn => stream::iter(batch).then(|sending| sending).collect().await,
+                Publishing::AtOnce => join_all(batch).await,
+            };
+            let confirms: Vec<_> = confirms.into_iter().map(|sent| sent.expect("sent")).collect();
+            for confirm in confirms.into_iter().rev() {
                 confirm.await.expect("confirmed");
             }
         }
@@ -171,8 +184,8 @@ async fn raw_broker(messages: usize) -> f64 {
     tokio::join!(publish, consume);
     let rate = messages as f64 / started.elapsed().as_secs_f64();
     out.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
-    publishing.close(200, "done".into()).await.expect("closes");
-    consuming.close(200, "done".into()).await.expect("closes");
+    sender.close(200, "done".into()).await.expect("closes");
+    receiver.close(200, "done".into()).await.expect("closes");
     rate
 }
 
@@ -215,16 +228,23 @@ pub async fn run() {
         (1536, VectorIndexKind::Hnsw, "1536, HNSW", 4_000),
     ];
     for (dimensions, index, name, tasks) in kinds {
-        let (mut ours, mut broker, mut update) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut in_turn, mut at_once, mut update) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut spent = Vec::new();
         for _ in 0..3 {
-            broker.push(raw_broker(tasks.max(10_000)).await);
+            in_turn.push(raw_broker(tasks.max(10_000), Publishing::InTurn).await);
+            at_once.push(raw_broker(tasks.max(10_000), Publishing::AtOnce).await);
             update.push(raw_update(dimensions, index, tasks).await);
-            ours.push(pipeline(dimensions, index, tasks).await);
+            let (rate, of_each) = pipeline(dimensions, index, tasks).await;
+            ours.push(rate);
+            spent.push(of_each);
         }
-        let (ours, broker, update) = (median(ours), median(broker), median(update));
+        let [ours, in_turn, at_once, update] = [ours, in_turn, at_once, update].map(median);
         println!(
-            "{name:<15} {ours:.0} tasks/s; raw broker {broker:.0}/s, raw unnest {update:.0}/s; {:.2} of the slower",
-            ours / broker.min(update)
+            "{name:<15} {ours:.0} tasks/s; raw broker {in_turn:.0}/s ({at_once:.0}/s at once), raw unnest \
+             {update:.0}/s; {:.2} of the slower ({:.2})",
+            ours / in_turn.min(update),
+            ours / at_once.min(update)
         );
+        spent.iter().for_each(|of_each| println!("{:15} a task: {of_each}", ""));
     }
 }

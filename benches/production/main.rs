@@ -1,6 +1,7 @@
 //! The numbers of the README for RabbitMQ and PostgreSQL, printed by `scripts/bench production`. Each stands
 //! beside what the servers alone do in the same run, as a ratio: on a shared machine a time says little.
 
+mod cpu;
 mod drain;
 mod latency;
 mod saves;

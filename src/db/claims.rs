@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::FutureExt;
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{DbErr, FromQueryResult, QueryResult, Value};
 use uuid::Uuid;
 
+use super::sql::InOrder;
 use super::{Db, DbError, Tx, sql};
 use crate::domain::priority::Priority;
 use crate::domain::task::{EmbedTask, Target};
@@ -39,7 +40,6 @@ pub struct Claim {
     pub tasks: Vec<ClaimedTask>,
 }
 
-#[derive(FromQueryResult)]
 struct ClaimedRow {
     recommendation_id: i64,
     target: String,
@@ -48,6 +48,22 @@ struct ClaimedRow {
     attempts: i32,
     not_before: DateTime<Utc>,
     trace: Option<String>,
+}
+
+impl FromQueryResult for ClaimedRow {
+    /// In the order of what a claim returns.
+    fn from_query_result(row: &QueryResult, _prefix: &str) -> Result<Self, DbErr> {
+        let mut columns = InOrder::new(row);
+        Ok(Self {
+            recommendation_id: columns.next()?,
+            target: columns.next()?,
+            content_version: columns.next()?,
+            priority: columns.next()?,
+            attempts: columns.next()?,
+            not_before: columns.next()?,
+            trace: columns.next()?,
+        })
+    }
 }
 
 impl ClaimedRow {

@@ -24,6 +24,7 @@ pub mod intake;
 pub mod journal;
 pub mod lists;
 pub mod live;
+pub mod loaded;
 pub mod migrate;
 pub mod places;
 mod pooled;

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
-use sea_orm::{ConnectionTrait, DbBackend, ExecResult, FromQueryResult, QueryResult, Statement, Value};
+use sea_orm::{
+    ConnectionTrait, DbBackend, DbErr, ExecResult, FromQueryResult, QueryResult, Statement, TryGetable, Value,
+};
 
 use super::DbError;
 
@@ -41,6 +43,25 @@ pub(super) async fn execute(
     values: impl IntoIterator<Item = Value>,
 ) -> Result<ExecResult, DbError> {
     Ok(conn.execute_raw(statement(conn, sql, values)).await?)
+}
+
+/// A row read column by column, in the order of its SELECT: by name, each column is looked up and each NULL makes a
+/// text that nobody reads, together a third of what a row of twenty columns costs.
+pub(super) struct InOrder<'r> {
+    row: &'r QueryResult,
+    next: usize,
+}
+
+impl<'r> InOrder<'r> {
+    pub(super) fn new(row: &'r QueryResult) -> Self {
+        Self { row, next: 0 }
+    }
+
+    pub(super) fn next<T: TryGetable>(&mut self) -> Result<T, DbErr> {
+        let column = self.next;
+        self.next += 1;
+        self.row.try_get_by_index(column)
+    }
 }
 
 fn statement(conn: &impl ConnectionTrait, sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PAGE, Regenerations};
 use crate::db::DbError;
-use crate::db::embeddings::Loaded;
+use crate::db::loaded::Loaded;
 use crate::db::provider::ProviderLimits;
 use crate::db::regenerations::Regeneration;
 use crate::domain::regeneration::{JobState, Scope, Strategy};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::db::embeddings::Loaded;
+use crate::db::loaded::Loaded;
 use crate::db::regenerations::{Advance, Begun, Met, NewItem, Regeneration};
 use crate::db::{Db, DbError};
 use crate::domain::regeneration::{JobState, Phase, RegenerationRequest, Scope};

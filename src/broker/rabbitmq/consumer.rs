@@ -137,13 +137,15 @@ impl Inbox {
         }
     }
 
-    pub fn put(&self, arrival: Arrival) {
+    pub fn put(&self, arrivals: Vec<Arrival>) {
         let mut state = self.state();
-        if state.ended.is_some() {
-            // After the others went back: nobody would take it.
-            return arrival.lane.give_back(arrival.tag, arrival.received.entered);
+        for arrival in arrivals {
+            match state.ended {
+                None => state.lanes[arrival.received.lane as usize].push_back(arrival),
+                // After the others went back: nobody would take it.
+                Some(_) => arrival.lane.give_back(arrival.tag, arrival.received.entered),
+            }
         }
-        state.lanes[arrival.received.lane as usize].push_back(arrival);
         drop(state);
         self.news.notify_one();
     }

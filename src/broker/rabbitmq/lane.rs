@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
@@ -26,6 +27,11 @@ use crate::domain::priority::Priority;
 
 /// Acks that follow within this time go together: a worker acks a batch one by one.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// Where so many deliveries have come together, the next are let gather: woken for each of them, this task and the
+/// worker behind it would spend more on that than on what they were told.
+const FLOOD: usize = 32;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a lane and the receipts of its deliveries share. It outlives the subscription for as long as one of
 /// them is held.
@@ -83,14 +89,24 @@ impl Lane {
         self.changed.notify_one();
     }
 
-    fn arrived(self: &Arc<Self>, delivery: lapin::message::Delivery) -> Arrival {
-        let tag = delivery.delivery_tag;
-        self.settled().deliver(tag);
-        let received = received(delivery, self.priority, Utc::now());
-        if let Some(lane) = self.priority {
-            self.hands.lock().unwrap_or_else(PoisonError::into_inner).take(lane, received.entered);
+    /// Deliveries that came together, in their order.
+    fn arrived(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Vec<Arrival> {
+        let now = Utc::now();
+        let arrivals: Vec<Arrival> = deliveries
+            .into_iter()
+            .map(|delivery| {
+                let tag = delivery.delivery_tag;
+                Arrival { received: received(delivery, self.priority, now), lane: self.clone(), tag }
+            })
+            .collect();
+        if let Some(newest) = arrivals.last() {
+            self.settled().deliver(newest.tag);
         }
-        Arrival { received, lane: self.clone(), tag }
+        if let Some(lane) = self.priority {
+            let mut hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+            arrivals.iter().for_each(|arrival| hands.take(lane, arrival.received.entered));
+        }
+        arrivals
     }
 
     fn settled(&self) -> MutexGuard<'_, Settled> {
@@ -152,21 +168,21 @@ impl Pump {
 
     /// Passes deliveries on until there are to be no more.
     async fn deliver(&mut self) -> End {
-        let mut flush_at: Option<Instant> = None;
+        let (mut flush_at, mut next_at): (Option<Instant>, Option<Instant>) = (None, None);
         let (inbox, lane) = (self.inbox.clone(), self.lane.clone());
         loop {
             tokio::select! {
                 () = inbox.closed() => return End::Closed,
                 () = lane.retired.cancelled() => return End::Retired,
-                delivery = self.stream.next() => match delivery {
-                    Some(Ok(delivery)) => inbox.put(self.lane.arrived(delivery)),
-                    Some(Err(error)) => return End::Lost(described(&error)),
-                    // The queue was deleted, or its node has gone.
-                    None => {
-                        let queue = &self.queue;
-                        return End::Lost(format!("the subscription to {queue} was cancelled by the server"));
+                () = at(next_at), if next_at.is_some() => next_at = None,
+                delivery = self.stream.next(), if next_at.is_none() => {
+                    let (deliveries, end) = self.burst(delivery);
+                    next_at = (deliveries.len() >= FLOOD).then(|| Instant::now() + PAUSE);
+                    inbox.put(self.lane.arrived(deliveries));
+                    if let Some(reason) = end {
+                        return End::Lost(reason);
                     }
-                },
+                }
                 () = self.lane.changed.notified() => {
                     flush_at.get_or_insert(Instant::now() + GATHER);
                 }
@@ -178,6 +194,25 @@ impl Pump {
         }
     }
 
+    /// A delivery and all that have come with it, and why there are no more.
+    fn burst(&mut self, first: Option<lapin::Result<Delivery>>) -> (Vec<Delivery>, Option<String>) {
+        let mut deliveries = Vec::new();
+        let mut next = Some(first);
+        let end = loop {
+            match next {
+                Some(Some(Ok(delivery))) => deliveries.push(delivery),
+                Some(Some(Err(error))) => break Some(described(&error)),
+                // The queue was deleted, or its node has gone.
+                Some(None) => {
+                    break Some(format!("the subscription to {} was cancelled by the server", self.queue));
+                }
+                None => break None,
+            }
+            next = self.stream.next().now_or_never();
+        };
+        (deliveries, end)
+    }
+
     /// No more deliveries. What is still on its way goes into the inbox, which returns it at once where the
     /// subscription has ended. What is to be returned follows the cancel without a wait for its answer: before
     /// someone else subscribes, it stands in front.
@@ -185,7 +220,7 @@ impl Pump {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         let _ = tokio::join!(timeout(ANSWER, cancel), self.flush());
         while let Ok(Some(Ok(delivery))) = timeout(GATHER, self.stream.next()).await {
-            self.inbox.put(self.lane.arrived(delivery));
+            self.inbox.put(self.lane.arrived(vec![delivery]));
         }
     }
 

@@ -83,20 +83,21 @@ pub(super) fn properties(outgoing: &Outgoing, topology: &Topology, now: DateTime
 /// Reads a delivery from a lane's queue, or from the notices, where the lane is told by the routing key.
 pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime<Utc>) -> Received {
     let Delivery { properties, data: body, redelivered, routing_key, .. } = delivery;
-    let headers = properties.headers().clone().unwrap_or_default();
-    let attempt = integer(&headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let none = FieldTable::default();
+    let headers = properties.headers().as_ref().unwrap_or(&none);
+    let attempt = integer(headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
     let property = || DateTime::from_timestamp(i64::try_from((*properties.timestamp())?).ok()?, 0);
     // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
-    let published_at = moment(&headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
-    let entered = moment(&headers, DUE_AT).map_or(published_at, |due| due.max(published_at).min(now));
-    let trace = text(&headers, TRACEPARENT).as_deref().and_then(TraceParent::parse);
+    let published_at = moment(headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
+    let entered = moment(headers, DUE_AT).map_or(published_at, |due| due.max(published_at).min(now));
+    let trace = text(headers, TRACEPARENT).as_deref().and_then(TraceParent::parse);
     let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
     Received {
         message: Message { id, body, attempt, published_at, trace },
         lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
         entered,
         redelivered,
-        death: death(&headers, now),
+        death: death(headers, now),
     }
 }
 

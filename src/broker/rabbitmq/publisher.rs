@@ -2,13 +2,17 @@
 //! sixty times slower.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::PoisonError;
+use std::task::Poll;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use futures_util::future::maybe_done;
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -115,6 +119,21 @@ fn put_back(live: &Live, channel: Channel) {
     }
 }
 
+/// What all of these end with, where each ends soon after those before it. The last one is waited for first: what it
+/// brings to an end, too, needs no wake-up of its own.
+async fn begun_in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
+    poll_fn(|context| {
+        futures.iter_mut().for_each(|future| _ = future.poll_unpin(context));
+        Poll::Ready(())
+    })
+    .await;
+    for future in futures.iter_mut().rev() {
+        future.await;
+    }
+    futures.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
+}
+
 /// Exchange, routing key and id.
 type Identity = (String, String, String);
 
@@ -128,20 +147,19 @@ struct Batch<'m> {
 
 impl Batch<'_> {
     async fn send(&mut self, channel: &Channel) {
-        let mut confirms = Vec::with_capacity(self.messages.len());
         let now = Utc::now();
-        // Mandatory: without it, a message for which there is no queue is confirmed and gone.
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        for (n, outgoing) in self.messages.iter().enumerate() {
-            let (exchange, key) = self.topology.exchange_and_key(&outgoing.route);
-            let properties = message::properties(outgoing, self.topology, now);
-            let body = &outgoing.message.body;
-            match channel.basic_publish(exchange.into(), key.into(), options, body, properties).await {
+        let written = self.messages.iter().map(|outgoing| self.write(channel, outgoing, now));
+        // Each future ends when lapin's own thread has written its frames: awaited one by one, each message costs a
+        // turn of that thread and a packet of its own, here and at the server. Polled in order, all are queued first.
+        let mut confirms = Vec::with_capacity(self.messages.len());
+        for (n, written) in begun_in_order(written).await.into_iter().enumerate() {
+            match written {
                 Ok(confirm) => confirms.push((n, confirm)),
                 Err(error) => self.answers[n] = Answer::Lost(described(&error)),
             }
         }
-        for (n, confirm) in confirms {
+        // The last one first: when it comes, most others are there, and need no wake-up of their own.
+        while let Some((n, confirm)) = confirms.pop() {
             self.answers[n] = match confirm.await {
                 Ok(Confirmation::Ack(returned)) => {
                     self.note(returned);
@@ -155,6 +173,20 @@ impl Batch<'_> {
                 Err(error) => Answer::Lost(described(&error)),
             };
         }
+    }
+
+    /// Queues a message when it is first polled, and ends when it has been written.
+    async fn write(
+        &self,
+        channel: &Channel,
+        outgoing: &Outgoing,
+        now: DateTime<Utc>,
+    ) -> lapin::Result<PublisherConfirm> {
+        // Mandatory: without it, a message for which there is no queue is confirmed and gone.
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (exchange, key) = self.topology.exchange_and_key(&outgoing.route);
+        let properties = message::properties(outgoing, self.topology, now);
+        channel.basic_publish(exchange.into(), key.into(), options, &outgoing.message.body, properties).await
     }
 
     fn note(&mut self, returned: Option<BasicReturnMessage>) {

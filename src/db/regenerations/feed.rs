@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use super::{Regeneration, Row, condition, shadow};
-use crate::db::embeddings::{Loaded, LoadedRow, loading};
+use crate::db::loaded::{Loaded, LoadedRow, loading};
 use crate::db::{Db, DbError, Tx, sql};
 use crate::domain::regeneration::{Phase, Scope};
 use crate::domain::status::TaskState;
