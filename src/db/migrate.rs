@@ -35,7 +35,8 @@ const STEPS: &[Step] = steps![
     "0009_webhooks",
     "0010_history",
     "0011_traces",
-    "0012_shadow"
+    "0012_shadow",
+    "0013_failed_webhooks"
 ];
 
 impl MigrationName for &'static Step {

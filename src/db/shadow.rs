@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Value};
 
 use super::connect::{index, reach};
@@ -25,9 +26,10 @@ use crate::config::sections::{DatabaseSettings, VectorIndexKind};
 const LOCK: i64 = 0x6d61_7078_7368_6477;
 /// Rows that are copied in one statement.
 const BATCH: i64 = 5_000;
-/// How often a lock of a table is tried. Each time for a moment only: behind one that waits, everybody waits.
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often a lock of a table is tried, and how long is waited at first and at last. Each time for a moment only: behind
+/// one that waits, everybody waits, and a dump of the database lets nobody have it for as long as it takes.
+const TRIES: usize = 40;
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// What the session is told. A server that builds an index doesn't notice by itself that its client has died, and would
 /// keep the lock until it is done.
 const SESSION: &str =
@@ -187,14 +189,11 @@ async fn has_trigger(conn: &DatabaseConnection) -> Result<bool, DbError> {
 /// Runs a statement that takes a lock of a whole table: again and again, so that what waits behind it waits for moments.
 async fn briefly(conn: &DatabaseConnection, statement: &str) -> Result<(), DbError> {
     conn.execute_unprepared(BRIEFLY).await?;
-    let mut left = TRIES;
-    let outcome = loop {
-        left -= 1;
-        match conn.execute_unprepared(statement).await.map_err(DbError::from) {
-            Err(DbError::Conflict(_)) if left > 0 => tokio::time::sleep(PAUSE).await,
-            outcome => break outcome,
-        }
-    };
+    let pauses = ExponentialBuilder::default().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1).with_factor(1.5);
+    let outcome = (async || Ok::<_, DbError>(conn.execute_unprepared(statement).await?))
+        .retry(pauses.with_max_times(TRIES))
+        .when(|error| matches!(error, DbError::Conflict(_)))
+        .await;
     conn.execute_unprepared(SESSION).await?;
     outcome.map(|_| ())
 }

@@ -74,7 +74,8 @@ impl Circumstances {
     /// How the new vectors come into the index, and why so, in a few words.
     ///
     /// Putting a vector into an HNSW index takes four to nine times what building the index takes for each of its
-    /// vectors, and a shadow builds two: worth it where most of the index is to be replaced, and that takes long.
+    /// vectors, and a shadow builds two: worth it where most of the index is to be replaced, and that takes long. A row's
+    /// first vector has nothing to stand in for it, and goes into the copy's index one by one.
     pub fn strategy(&self) -> (Strategy, String) {
         let Self { scope, rows, vectors, shadow_rows: least, .. } = *self;
         let why = match self.index {
@@ -84,6 +85,9 @@ impl Circumstances {
             _ if least == 0 => "regeneration.shadow_rows is 0".to_owned(),
             _ if rows < least => format!("{rows} rows are fewer than regeneration.shadow_rows, {least}"),
             _ if rows.saturating_mul(2) < vectors => format!("{rows} rows are less than half of {vectors} vectors"),
+            _ if vectors.saturating_mul(2) < rows => {
+                format!("of {rows} rows only {vectors} have a vector to replace")
+            }
             _ => return (Strategy::Shadow, format!("{rows} rows for {vectors} vectors: a new index is quicker")),
         };
         (Strategy::InPlace, why)
@@ -221,7 +225,7 @@ mod tests {
             (Strategy::Shadow, "20000 rows for 40000 vectors: a new index is quicker".to_owned())
         );
         assert_eq!(Circumstances { scope: Scope::Stale, ..most }.strategy().0, Strategy::Shadow);
-        assert_eq!(Circumstances { vectors: 0, ..most }.strategy().0, Strategy::Shadow);
+        assert_eq!(Circumstances { vectors: 10_000, ..most }.strategy().0, Strategy::Shadow);
         let in_place = [
             (Circumstances { index: VectorsIndex::Memory, ..most }, "SQLite"),
             (Circumstances { index: VectorsIndex::NotOurs, ..most }, "no index that this program"),
@@ -230,6 +234,7 @@ mod tests {
             (Circumstances { shadow_rows: 0, ..most }, "regeneration.shadow_rows is 0"),
             (Circumstances { rows: 19_999, ..most }, "19999 rows are fewer than regeneration.shadow_rows, 20000"),
             (Circumstances { vectors: 40_001, ..most }, "less than half of 40001 vectors"),
+            (Circumstances { vectors: 9_999, ..most }, "of 20000 rows only 9999 have a vector"),
         ];
         for (circumstances, expected) in in_place {
             let (strategy, why) = circumstances.strategy();

@@ -57,8 +57,9 @@ impl WebhookRelay {
             at_once: settings.webhook.max_concurrent_per_endpoint,
             poll: Duration::from_millis(settings.queue.poll_interval_ms),
             reconcile_every: Duration::from_millis(settings.queue.reconcile_interval_ms),
+            // A worker has several rounds of requests in hand, each of which may take its whole time.
             lost_after: Duration::from_millis(settings.queue.reconcile_interval_ms)
-                + settings.webhook.timeout() * 2,
+                + settings.webhook.timeout() * 5,
             retention: settings.webhook.retention(),
             durability: if settings.broker.is_embedded() { Durability::Process } else { Durability::Disk },
         }
@@ -146,15 +147,20 @@ impl WebhookRelay {
     /// A purged queue, a broker that lost its disk, a relay that died between the ledger and the broker.
     async fn release_lost(&self) -> Result<(), RelayError> {
         // Nothing is asked of a broker that nothing was handed to.
-        if !self.db.has_published_deliveries().await? {
+        let published = self.db.published_deliveries().await?;
+        if published == 0 {
             return Ok(());
         }
         let depths = self.broker.get()?.depths().await?;
-        let empty = depths.ready.iter().sum::<u64>() + depths.retrying == 0;
-        let lost_after = if empty { self.lost_after } else { self.lost_after.max(LOST_IN_A_QUEUE) };
+        let held = depths.ready.iter().sum::<u64>() + depths.retrying;
+        // All of them wait, for a worker perhaps: handed over again, there would only be more.
+        if held >= published {
+            return Ok(());
+        }
+        let lost_after = if held == 0 { self.lost_after } else { self.lost_after.max(LOST_IN_A_QUEUE) };
         let released = self.db.release_deliveries(Utc::now() - lost_after).await?;
         if released > 0 {
-            tracing::warn!(deliveries = released, "the broker has lost webhooks; they are handed over again");
+            tracing::warn!(deliveries = released, "webhooks that are not heard of are handed over again");
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ const IDLE: usize = 2;
 #[derive(Clone)]
 pub struct Sender {
     /// Made when there is something to send: to read the certificates takes a while, and may fail.
-    client: Arc<OnceLock<Result<Client, String>>>,
+    client: Arc<OnceLock<Client>>,
     timeout: Duration,
     allow_private: bool,
 }
@@ -78,11 +78,20 @@ impl Sender {
         Self { client: Arc::default(), timeout: settings.timeout(), allow_private: settings.allow_private }
     }
 
-    fn client(&self) -> Result<&Client, String> {
-        self.client.get_or_init(|| self.build()).as_ref().map_err(Clone::clone)
+    fn client(&self) -> Result<Client, String> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let (client, is_whole) = self.build()?;
+        // One that lacks something is made anew for the next request: what it lacks may be there by then.
+        if is_whole {
+            let _ = self.client.set(client.clone());
+        }
+        Ok(client)
     }
 
-    fn build(&self) -> Result<Client, String> {
+    /// A client, and whether it can send to `https://`, too.
+    fn build(&self) -> Result<(Client, bool), String> {
         // reqwest brings no cryptography of its own. An error says that the process has a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
@@ -96,12 +105,18 @@ impl Sender {
                 .pool_max_idle_per_host(IDLE)
                 .dns_resolver(Arc::new(Guarded::new(self.allow_private)))
         };
-        builder().build().or_else(|error| {
-            let error = chain(&error);
-            tracing::warn!(error, "no certificate authority of the system can be used: webhooks to https:// fail");
-            // Those to http:// need none.
-            builder().tls_certs_only([]).build().map_err(|error| chain(&error))
-        })
+        match builder().build() {
+            Ok(client) => Ok((client, true)),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "no certificate authority of the system can be used: webhooks to https:// fail"
+                );
+                // Those to http:// need none.
+                builder().tls_certs_only([]).build().map(|client| (client, false)).map_err(|error| chain(&error))
+            }
+        }
     }
 
     /// Sends it once. Whatever happens is an answer.

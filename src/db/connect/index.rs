@@ -1,6 +1,6 @@
 //! The vectors' HNSW index: how it is made, at the start and by a regeneration.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, RuntimeErr};
 
 use crate::config::sections::VectorIndexKind;
 use crate::db::search::pgvector::{MAX_HALFVEC, MAX_VECTOR, STANDS_IN, indexed};
@@ -50,11 +50,37 @@ pub(in crate::db) async fn build(
     expression: &str,
 ) -> Result<(), DbError> {
     let operators = if model.dimensions <= MAX_VECTOR { "vector_cosine_ops" } else { "halfvec_cosine_ops" };
-    conn.execute_unprepared(&format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
-    conn.execute_unprepared(&format!(
+    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {name}");
+    let create = format!(
         "CREATE INDEX CONCURRENTLY {name} ON {table} USING hnsw ({expression} {operators}) \
          WITH (ef_construction = {EF_CONSTRUCTION})"
-    ))
-    .await?;
+    );
+    conn.execute_unprepared(&drop).await?;
+    let Err(error) = conn.execute_unprepared(&create).await else { return Ok(()) };
+    if !is_out_of_resources(&error) {
+        return Err(error.into());
+    }
+    // Several processes build it in shared memory, of which a container may have less than maintenance_work_mem; one
+    // builds it in its own.
+    tracing::warn!(
+        index = name,
+        %error,
+        "PostgreSQL has too little shared memory to build the index with several processes (a container's shm_size); \
+         one builds it"
+    );
+    conn.execute_unprepared(&drop).await?;
+    conn.execute_unprepared("SET max_parallel_maintenance_workers = 0").await?;
+    let created = conn.execute_unprepared(&create).await;
+    conn.execute_unprepared("RESET max_parallel_maintenance_workers").await?;
+    created?;
     Ok(())
+}
+
+/// By PostgreSQL's SQLSTATE, class 53: memory, disk, connections.
+fn is_out_of_resources(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return false;
+    };
+    let state = cause.as_database_error().and_then(|error| error.code());
+    state.is_some_and(|state| state.len() == 5 && state.starts_with("53"))
 }

@@ -142,7 +142,9 @@ async fn connect(settings: &DatabaseSettings, connections: u32) -> Result<Databa
         .acquire_timeout(ACQUIRE)
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(move |login| named(login, &settings))
-        .map_sqlx_postgres_pool_opts(|pool| {
+        .map_sqlx_postgres_pool_opts(move |pool| {
+            // A session that stands for something, as for an advisory lock, must not be exchanged for another one.
+            let pool = if connections > 1 { pool } else { pool.max_lifetime(None).idle_timeout(None) };
             pool.after_connect(|conn, _| Box::pin(async move { conn.execute(SESSION).await.map(|_| ()) }))
         });
     Ok(Database::connect(options).await?)

@@ -15,13 +15,12 @@ use crate::domain::webhook::Event;
 /// Deliveries in one statement: eleven parameters each.
 const ROWS: usize = 500;
 
-/// That the regeneration's item `i` has given its row a task, and that nobody has given it another since, as a replay
-/// does.
+/// That the task of the regeneration's item `i` is the one that it was given by it. Not a task that was there already,
+/// as of somebody's save, which the regeneration has only met; nor one that it was given since, as by a replay.
 macro_rules! embedded_for {
     () => {
-        "i.fed_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM embedding_tasks t \
-         WHERE t.recommendation_id = i.recommendation_id AND t.target = 'current' \
-         AND t.content_version = i.content_version AND t.enqueued_at > i.fed_at)"
+        "EXISTS (SELECT 1 FROM embedding_tasks t WHERE t.recommendation_id = i.recommendation_id \
+         AND t.target = 'current' AND t.content_version = i.content_version AND t.enqueued_at = i.fed_at)"
     };
 }
 

@@ -16,6 +16,10 @@ use crate::db::{Db, DbError, Tx, audit, sql};
 use crate::domain::webhook::handover::Handover;
 use crate::domain::webhook::{DeliveryState, Event};
 
+/// That nobody has changed the endpoint since the request of `$3` began: what came of that one says nothing of where the
+/// next one goes.
+const UNCHANGED: &str = "updated_at <= $3";
+
 /// Who is written down for what the service decides by itself.
 const SERVICE: &str = "service";
 
@@ -157,9 +161,9 @@ impl Db {
     }
 
     /// Whether anything is with the broker: a cheap look.
-    pub async fn has_published_deliveries(&self) -> Result<bool, DbError> {
-        let any = "SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'published')";
-        Ok(sql::scalar::<bool>(self.read(), any, []).await? == Some(true))
+    pub async fn published_deliveries(&self) -> Result<u64, DbError> {
+        let count = "SELECT count(*) FROM webhook_deliveries WHERE state = 'published'";
+        Ok(sql::scalar::<i64>(self.read(), count, []).await?.unwrap_or(0).max(0) as u64)
     }
 
     /// What was with the broker before this moment waits again: the broker has forgotten it, or its worker has died.
@@ -310,9 +314,12 @@ async fn conclude(tx: &Tx<'_>, recorded: &Recorded) -> Result<Option<i32>, DbErr
 }
 
 async fn note_failure(tx: &Tx<'_>, recorded: &Recorded) -> Result<(), DbError> {
-    let begin = "UPDATE webhook_endpoints SET failing_since = $2 WHERE id = $1 AND failing_since IS NULL";
+    let begin = format!(
+        "UPDATE webhook_endpoints SET failing_since = $2 WHERE id = $1 AND failing_since IS NULL AND {UNCHANGED}"
+    );
     let now = sql::now();
-    sql::execute(tx.conn(), begin, [recorded.endpoint_id.into(), now.into()]).await?;
+    let values: [Value; 3] = [recorded.endpoint_id.into(), now.into(), recorded.at.into()];
+    sql::execute(tx.conn(), &begin, values).await?;
     let longest = chrono::Duration::from_std(recorded.disable_after).unwrap_or(chrono::Duration::MAX);
     let Some(before) = now.checked_sub_signed(longest) else { return Ok(()) };
     let last = match (&recorded.error, recorded.status) {
@@ -331,12 +338,14 @@ async fn disable(
     reason: &str,
     failing_before: Option<DateTime<Utc>>,
 ) -> Result<(), DbError> {
-    let condition = if failing_before.is_some() { " AND failing_since <= $4" } else { "" };
+    let condition = if failing_before.is_some() { " AND failing_since <= $5" } else { "" };
     let update = format!(
-        "UPDATE webhook_endpoints SET disabled_at = $2, disabled_reason = $3, updated_at = $2 WHERE id = $1 \
-         AND disabled_at IS NULL{condition}"
+        "UPDATE webhook_endpoints SET disabled_at = $2, disabled_reason = $4, updated_at = $2 WHERE id = $1 \
+         AND disabled_at IS NULL AND {UNCHANGED}{condition}"
     );
-    let mut values: Vec<Value> = vec![recorded.endpoint_id.into(), sql::now().into(), reason.to_owned().into()];
+    let now = sql::now();
+    let mut values: Vec<Value> =
+        vec![recorded.endpoint_id.into(), now.into(), recorded.at.into(), reason.to_owned().into()];
     values.extend(failing_before.map(Value::from));
     if sql::execute(tx.conn(), &update, values).await?.rows_affected() > 0 {
         let about = json!({ "webhook": recorded.endpoint_id, "reason": reason }).to_string();

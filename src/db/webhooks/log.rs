@@ -97,15 +97,10 @@ impl Db {
         limit: u64,
         before: Option<i64>,
     ) -> Result<Vec<DeliveryRow>, DbError> {
-        let select = format!(
-            "{SELECT} WHERE d.endpoint_id = $1 AND d.id < $2 AND ($3 = '' OR d.state = $3) ORDER BY d.id DESC LIMIT $4"
-        );
-        let values: [Value; 4] = [
-            endpoint.into(),
-            before.unwrap_or(i64::MAX).into(),
-            state.map_or("", DeliveryState::as_str).into(),
-            (limit as i64).into(),
-        ];
+        // A fixed word in the statement itself: a planner doesn't use an index of the failed ones for a parameter.
+        let state = state.map_or(String::new(), |state| format!("AND d.state = '{}'", state.as_str()));
+        let select = format!("{SELECT} WHERE d.endpoint_id = $1 AND d.id < $2 {state} ORDER BY d.id DESC LIMIT $3");
+        let values: [Value; 3] = [endpoint.into(), before.unwrap_or(i64::MAX).into(), (limit as i64).into()];
         sql::all(self.read(), &select, values).await
     }
 

@@ -54,10 +54,26 @@ impl Db {
         self.write(move |tx| {
             let ids = ids.clone();
             async move {
-                let (among, values) = sql::among(tx.conn(), "delivery_id", 1, &ids);
+                // Looked at once more, as one may have been redelivered meanwhile; and before its attempts, so that
+                // none comes to one that is gone.
+                let (among, mut values) = sql::among(tx.conn(), "id", 1, &ids);
+                values.push(before.into());
+                let before = values.len();
+                let delete = format!(
+                    "DELETE FROM webhook_deliveries AS d WHERE {among} AND (NOT EXISTS \
+                     (SELECT 1 FROM webhook_endpoints e WHERE e.id = d.endpoint_id) \
+                     OR (state IN ('delivered', 'failed') AND updated_at < ${before}) \
+                     OR (state IN ('pending', 'retrying') AND occurred_at < ${before} AND EXISTS \
+                     (SELECT 1 FROM webhook_endpoints e WHERE e.id = d.endpoint_id AND e.disabled_at IS NOT NULL))) \
+                     RETURNING id"
+                );
+                let gone: Vec<Id> = sql::all(tx.conn(), &delete, values).await?;
+                let gone: Vec<i64> = gone.into_iter().map(|row| row.id).collect();
+                if gone.is_empty() {
+                    return Ok(());
+                }
+                let (among, values) = sql::among(tx.conn(), "delivery_id", 1, &gone);
                 sql::execute(tx.conn(), &format!("DELETE FROM webhook_attempts WHERE {among}"), values).await?;
-                let (among, values) = sql::among(tx.conn(), "id", 1, &ids);
-                sql::execute(tx.conn(), &format!("DELETE FROM webhook_deliveries WHERE {among}"), values).await?;
                 Ok(())
             }
             .boxed()

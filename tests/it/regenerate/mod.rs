@@ -3,6 +3,7 @@
 mod command;
 mod counted;
 mod dry_run;
+mod dumped;
 mod killed;
 mod lifecycle;
 mod memory;

@@ -374,6 +374,30 @@ async fn another_process_sees_no_error_through_all_of_it() {
     app.stop().await;
 }
 
+/// As in a container whose /dev/shm is smaller than what the server may use for a build.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_too_little_shared_memory_one_process_builds_the_index() {
+    let data = TestData::postgres().await;
+    let (provider, app, row) = filled(&data).await;
+    let before = schema(&data).await;
+    for setting in ["maintenance_work_mem = '2000GB'", "min_parallel_table_scan_size = 0"] {
+        does(
+            &data,
+            &format!(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {}', current_database()); END $$",
+                setting.replace('\'', "''")
+            ),
+        )
+        .await;
+    }
+    completed(&app, begin(&app, &json!({ "scope": "all" })).await).await;
+    assert_eq!(schema(&data).await, before);
+    assert_index_serves(&data).await;
+    assert!(finds(&app, &new(7), row).await);
+    drop(provider);
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_one_takes_over_what_a_cancelled_one_has_yet_to_clear() {
     let data = TestData::postgres().await;

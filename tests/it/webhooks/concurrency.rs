@@ -14,7 +14,7 @@ async fn one_that_never_answers_has_four_requests_at_most_and_holds_up_nobody_el
     })
     .await;
     let quick = Receiver::start().await;
-    slow.always(Reply::Hold);
+    slow.always(Reply::Hold(200));
     let hook = register(&app, &slow, json!({ "events": [READY] })).await;
     register(&app, &quick, json!({ "events": [READY] })).await;
     for n in 0..20 {
@@ -38,7 +38,7 @@ async fn one_that_never_answers_has_four_requests_at_most_and_holds_up_nobody_el
 async fn a_drained_worker_sends_nothing_more_until_it_works_again() {
     let (_provider, app, receiver) = service(|settings| settings.webhook.timeout_ms = 20_000).await;
     let hook = register(&app, &receiver, json!({})).await;
-    receiver.next(Reply::Hold);
+    receiver.next(Reply::Hold(200));
     app.post(&at(format!("{}/test", hook.id)), &json!({})).await.data(202);
     receiver.has(1).await;
     let worker = app.queue().await["workers"][0]["id"].as_str().expect("it has told of itself").to_owned();

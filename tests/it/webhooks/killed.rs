@@ -84,7 +84,7 @@ impl Service {
 async fn a_request_whose_sender_is_killed_is_sent_again_with_the_same_id() {
     let (service, receiver) = (Service::start().await, Receiver::start().await);
     let hook = service.register(&receiver).await;
-    receiver.next(Reply::Hold);
+    receiver.next(Reply::Hold(200));
     service.save("somewhere quiet").await;
     let first = receiver.has(1).await.remove(0);
     let service = service.kill().await;

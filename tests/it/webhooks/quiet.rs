@@ -61,7 +61,7 @@ async fn no_log_tells_a_secret_or_a_url_whatever_becomes_of_the_request() {
         (receiver.url(&format!("/{KEY}?a={KEY}")), Some(Reply::Status(200))),
         (receiver.url(&format!("/{KEY}")), Some(Reply::Text(500, format!("you sent {KEY}")))),
         (receiver.url(&format!("/{KEY}")), Some(Reply::Redirect(format!("http://127.0.0.1:1/{KEY}")))),
-        (receiver.url(&format!("/{KEY}")), Some(Reply::Hold)),
+        (receiver.url(&format!("/{KEY}")), Some(Reply::Hold(200))),
         (nobody, None),
     ] {
         reply.into_iter().for_each(|reply| receiver.next(reply));

@@ -52,8 +52,8 @@ pub enum Reply {
     Status(u16),
     Text(u16, String),
     Redirect(String),
-    /// With 200, once [`Receiver::release`] is called.
-    Hold,
+    /// With this status, once [`Receiver::release`] is called.
+    Hold(u16),
 }
 
 #[derive(Default)]
@@ -170,10 +170,10 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
         Reply::Redirect(to) => {
             Response::builder().status(307).header("location", to).body(String::new()).expect("a response")
         }
-        Reply::Hold => {
+        Reply::Hold(status) => {
             let mut released = shared.released.subscribe();
             released.wait_for(|released| *released).await.expect("the test lives");
-            respond(200, String::new())
+            respond(status, String::new())
         }
     };
     shared.now.fetch_sub(1, Ordering::SeqCst);

@@ -86,3 +86,24 @@ async fn one_that_is_cancelled_says_so_and_an_edit_meanwhile_is_told_as_ever() {
     assert_eq!(receiver.received().len(), 2);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_that_a_regeneration_meets_is_told_as_any_other() {
+    let (provider, app, receiver) = service(|_| {}).await;
+    let hook = register(&app, &receiver, json!({})).await;
+    provider.always(crate::support::provider::Behaviour::Hold);
+    let id = app.save_text("somewhere quiet").await;
+    crate::promises::called(&provider, 1).await;
+    let job = regenerate(&app, "all").await;
+    eventually("it has met the row", async || {
+        (super::lost::count(&app.data(), "regeneration_items WHERE fed").await == 1).then_some(())
+    })
+    .await;
+    provider.behave();
+    provider.release();
+    completed(&app, job).await;
+    let own = receiver.has_of(READY, 1).await.remove(0).json();
+    assert_eq!((&own["data"]["recommendation_id"], &own["data"]["job_id"]), (&json!(id), &json!(null)));
+    assert_eq!(super::deliveries(&app, hook.id).await.len(), 2);
+    app.stop().await;
+}

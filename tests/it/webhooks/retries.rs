@@ -99,6 +99,26 @@ async fn a_receiver_that_is_gone_is_disabled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_old_address_answers_late_says_nothing_of_the_new_one() {
+    for (status, state) in [(410, "failed"), (500, "retrying")] {
+        let (_provider, app, receiver) =
+            service(|settings| settings.webhook.retry_schedule_ms = vec![3_600_000]).await;
+        let hook = register(&app, &receiver, json!({})).await;
+        receiver.next(Reply::Hold(status));
+        app.save_text("somewhere quiet").await;
+        receiver.has(1).await;
+        patch(&app, hook.id, json!({ "url": receiver.url("/new") })).await;
+        receiver.release();
+        newest_is(&app, hook.id, state).await;
+        let told = webhook(&app, hook.id).await;
+        assert_eq!((&told["enabled"], &told["failing_since"]), (&json!(true), &json!(null)), "{told}");
+        app.save_text("somewhere else").await;
+        assert_eq!(receiver.has(2).await[1].path, "/new");
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_nothing_but_fail_is_disabled_in_the_end_and_can_be_enabled_again() {
     let (_provider, app, receiver) = service(|settings| {
         settings.webhook.retry_schedule_ms = vec![100; 40];
@@ -162,7 +182,7 @@ async fn one_that_answers_late_or_much_or_not_at_all_has_an_entry_that_says_so()
     })
     .await;
     let hook = register(&app, &receiver, json!({})).await;
-    receiver.next(Reply::Hold);
+    receiver.next(Reply::Hold(200));
     app.save_text("somewhere slow").await;
     let late = newest_is(&app, hook.id, "failed").await["history"][0].clone();
     assert!(late["status"].is_null() && late["error"].as_str().is_some_and(|e| e.contains("timed out")), "{late}");
