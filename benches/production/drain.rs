@@ -219,15 +219,19 @@ async fn raw_update(dimensions: usize, index: VectorIndexKind, rows: usize) -> f
     rate
 }
 
-pub async fn run() {
+pub async fn run(named: &[String]) {
     println!("\n## Drain with a free embedder, beside the raw rates of both servers (medians of three)\n");
     let kinds = [
-        (256, VectorIndexKind::None, "256, no index", 40_000),
-        (256, VectorIndexKind::Hnsw, "256, HNSW", 12_000),
-        (1536, VectorIndexKind::None, "1536, no index", 20_000),
-        (1536, VectorIndexKind::Hnsw, "1536, HNSW", 4_000),
+        (256, VectorIndexKind::None, "256-none", 40_000),
+        (256, VectorIndexKind::Hnsw, "256-hnsw", 12_000),
+        (1536, VectorIndexKind::None, "1536-none", 20_000),
+        (1536, VectorIndexKind::Hnsw, "1536-hnsw", 4_000),
     ];
+    let all = !kinds.iter().any(|(.., name, _)| named.iter().any(|wanted| wanted == name));
     for (dimensions, index, name, tasks) in kinds {
+        if !all && !named.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         let (mut ours, mut in_turn, mut at_once, mut update) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut spent = Vec::new();
         for _ in 0..3 {

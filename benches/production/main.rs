@@ -7,7 +7,8 @@ mod latency;
 mod saves;
 mod stack;
 
-/// All parts, or those that are named: `cargo bench --bench production -- drain`.
+/// All parts, or those that are named: `cargo bench --bench production -- drain`; of a drain only those tables that are
+/// named, too, as with `-- drain 1536-none`.
 #[tokio::main]
 async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -20,6 +21,6 @@ async fn main() {
         latency::run().await;
     }
     if wanted("drain") {
-        drain::run().await;
+        drain::run(&named).await;
     }
 }
