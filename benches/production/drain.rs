@@ -135,7 +135,7 @@ enum Publishing {
     AtOnce,
 }
 
-/// Messages a second through one quorum queue: published with confirms in batches of 500 while a consumer acks
+/// Messages a second through one quorum queue with the arguments of a lane: published with confirms in batches of 500 while a consumer acks
 /// in runs of 32.
 async fn raw_broker(messages: usize, publishing: Publishing) -> f64 {
     let url = server("MAPX_TEST_AMQP_URL");
@@ -144,8 +144,17 @@ async fn raw_broker(messages: usize, publishing: Publishing) -> f64 {
     let (out, back) =
         (sender.create_channel().await.expect("a channel"), receiver.create_channel().await.expect("a channel"));
     let name = format!("raw-{}", uuid::Uuid::new_v4().simple());
+    // Those of a lane.
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    for (key, value) in [
+        ("x-queue-type", "quorum"),
+        ("x-overflow", "reject-publish"),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-dead-letter-exchange", "amq.fanout"),
+    ] {
+        arguments.insert(key.into(), AMQPValue::LongString(value.into()));
+    }
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(20));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     out.queue_declare(name.clone().into(), durable, arguments).await.expect("declared");
     out.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
