@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::error::ApiError;
 use crate::auth::{Caller, Rank};
 use crate::domain::fields::{InvalidField, user_id};
+use crate::domain::webhook::address::origin;
 
 const HEADER: &str = "x-user-id";
 const FIELD: &str = "user_id";
@@ -51,6 +52,25 @@ fn stated_in(body: &Value) -> Result<Option<Uuid>, ApiError> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(user_id(FIELD, text)?)),
         Some(_) => Err(InvalidField::new(FIELD, "must be a UUID").into()),
+    }
+}
+
+/// Whether whoever asks may see a webhook's whole URL: it may be the key to what it leads to, and a reader does nothing.
+#[derive(Clone, Copy)]
+pub struct Discretion(bool);
+
+impl<S: Sync> FromRequestParts<S> for Discretion {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(caller(parts)?.rank == Rank::Reader))
+    }
+}
+
+impl Discretion {
+    /// The URL, or what of it is no secret.
+    pub fn url(self, url: String) -> String {
+        if self.0 { origin(&url) } else { url }
     }
 }
 

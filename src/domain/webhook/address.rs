@@ -83,6 +83,11 @@ pub fn endpoint_url(text: &str, allow_private: bool) -> Result<Url, String> {
     }
 }
 
+/// Where a URL leads, without what may be a key: its path and its query.
+pub fn origin(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| "…".to_owned(), |url| format!("{}/…", url.origin().ascii_serialization()))
+}
+
 /// Why the host of a URL may not be spoken to, as far as that can be told without looking it up. All spellings of an
 /// IPv4 address (`2130706433`, `0x7f.1`, `0177.0.0.1`) are one address to the URL's own rules.
 pub fn refused_host(url: &Url) -> Option<&'static str> {

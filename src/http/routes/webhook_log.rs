@@ -12,7 +12,7 @@ use crate::db::webhooks::{DeliveryAttempt, DeliveryRow, Redelivered, Tested};
 use crate::domain::fields::InvalidField;
 use crate::domain::webhook::{DeliveryState, Event};
 use crate::http::error::{ApiError, ErrorBody};
-use crate::http::identity::Actor;
+use crate::http::identity::{Actor, Discretion};
 use crate::http::params::{self, PathParams, QueryParams};
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
@@ -104,7 +104,7 @@ pub struct DeliveryDetailBody {
 pub struct DeliveryAttemptBody {
     pub attempt: i32,
     pub at: DateTime<Utc>,
-    /// Where the endpoint was then.
+    /// Where the endpoint was then; its origin, to a caller who may only see.
     pub url: String,
     /// The header `webhook-timestamp`: seconds since 1970.
     pub webhook_timestamp: i64,
@@ -201,11 +201,19 @@ fn delivery_state(query: &QueryParams) -> Result<Option<DeliveryState>, ApiError
         (status = 404, description = "No such webhook, or no such delivery of it", body = ErrorBody),
     )
 )]
-pub async fn one(State(state): State<AppState>, path: PathParams) -> Result<impl IntoResponse, ApiError> {
+pub async fn one(
+    State(state): State<AppState>,
+    discretion: Discretion,
+    path: PathParams,
+) -> Result<impl IntoResponse, ApiError> {
     let (id, delivery) = (path.id("id")?, path.id("delivery")?);
     state.db.webhook_endpoint(id).await?.ok_or(ApiError::NotFound("webhook"))?;
     let (row, attempts) = state.db.webhook_delivery(id, delivery).await?.ok_or(ApiError::NotFound("delivery"))?;
-    let history = attempts.into_iter().map(DeliveryAttemptBody::from).collect();
+    let history = attempts.into_iter().map(|attempt| {
+        let attempt = DeliveryAttemptBody::from(attempt);
+        DeliveryAttemptBody { url: discretion.url(attempt.url), ..attempt }
+    });
+    let history = history.collect();
     Ok(Envelope::new(DeliveryDetailBody { delivery: row.into(), history }, "Delivery"))
 }
 

@@ -12,7 +12,7 @@ use crate::domain::webhook::Event;
 use crate::domain::webhook::request::{EndpointChange, NewEndpoint};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::http::identity::Actor;
+use crate::http::identity::{Actor, Discretion};
 use crate::http::params::PathParams;
 use crate::http::shape::Envelope;
 use crate::http::state::AppState;
@@ -82,6 +82,7 @@ pub struct ChangeWebhookRequest {
 }))]
 pub struct WebhookBody {
     pub id: i64,
+    /// To a caller who may only see, its origin: the rest may be a key.
     pub url: String,
     pub description: Option<String>,
     pub events: Vec<Event>,
@@ -139,6 +140,12 @@ impl From<Endpoint> for WebhookBody {
     }
 }
 
+impl WebhookBody {
+    fn shown(self, discretion: Discretion) -> Self {
+        Self { url: discretion.url(self.url), ..self }
+    }
+}
+
 /// Register a webhook
 ///
 /// The answer has its secret, once. Requests carry `webhook-id`, `webhook-timestamp` and `webhook-signature`, as Standard
@@ -175,9 +182,10 @@ pub async fn create(
     get, path = "/api/webhooks", tag = "webhooks",
     responses((status = 200, description = "The oldest first, without their secrets", body = Envelope<Vec<WebhookBody>>))
 )]
-pub async fn list(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
+pub async fn list(State(state): State<AppState>, discretion: Discretion) -> Result<impl IntoResponse, ApiError> {
     let endpoints = state.db.webhook_endpoints().await?;
-    Ok(Envelope::new(endpoints.into_iter().map(WebhookBody::from).collect::<Vec<_>>(), "Webhooks"))
+    let bodies = endpoints.into_iter().map(|endpoint| WebhookBody::from(endpoint).shown(discretion));
+    Ok(Envelope::new(bodies.collect::<Vec<_>>(), "Webhooks"))
 }
 
 /// One webhook
@@ -190,9 +198,13 @@ pub async fn list(State(state): State<AppState>) -> Result<impl IntoResponse, Ap
         (status = 404, description = "No such webhook", body = ErrorBody),
     )
 )]
-pub async fn get(State(state): State<AppState>, path: PathParams) -> Result<impl IntoResponse, ApiError> {
-    let endpoint = state.db.webhook_endpoint(path.id("id")?).await?;
-    Ok(Envelope::new(WebhookBody::from(endpoint.ok_or(ApiError::NotFound("webhook"))?), "Webhook"))
+pub async fn get(
+    State(state): State<AppState>,
+    discretion: Discretion,
+    path: PathParams,
+) -> Result<impl IntoResponse, ApiError> {
+    let endpoint = state.db.webhook_endpoint(path.id("id")?).await?.ok_or(ApiError::NotFound("webhook"))?;
+    Ok(Envelope::new(WebhookBody::from(endpoint).shown(discretion), "Webhook"))
 }
 
 /// Change a webhook

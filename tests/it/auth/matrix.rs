@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     ADMIN, API, QUEUE, READER, SAVE, SCRAPER, SEARCH, app, call, get, saved, send, token_of, token_with_role,
 };
-use crate::support::app::{TestApp, user};
+use crate::support::app::{TestApp, eventually, user};
 
 /// Those who call. `owner` is the author of what is called for.
 const CALLERS: [&str; 8] =
@@ -123,6 +123,31 @@ async fn state(app: &TestApp, id: i64) -> [Value; 5] {
     // How they fare changes by itself.
     let hooks = get(app, "/api/webhooks", READER).await.data(200).as_array().map(Vec::len);
     [json!(hooks), one, json!([status["data"]["recommendations"], status["data"]["paused"]]), config, audit]
+}
+
+/// A URL like Slack's is the key to what it leads to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_sees_where_a_webhook_leads_and_not_its_path() {
+    let app = app().await;
+    let url = "https://hooks.example.com:8443/services/T0/the-key?token=another";
+    app.send(app.request(Method::POST, "/api/webhooks").bearer_auth(ADMIN).json(&json!({ "url": url })))
+        .await
+        .data(201);
+    for (who, expected) in [(ADMIN, url), (READER, "https://hooks.example.com:8443/…")] {
+        assert_eq!(get(&app, "/api/webhooks", who).await.data(200)[0]["url"], expected);
+        assert_eq!(get(&app, "/api/webhooks/1", who).await.data(200)["url"], expected);
+        let test = app.request(Method::POST, "/api/webhooks/1/test").bearer_auth(ADMIN).json(&json!({}));
+        let delivery = app.send(test).await.data(202)["id"].clone();
+        let log = format!("/api/webhooks/1/deliveries/{delivery}");
+        let attempt = eventually("it was tried", async || {
+            let told = get(&app, &log, who).await.data(200).clone();
+            told["history"].get(0).cloned()
+        })
+        .await;
+        assert_eq!(attempt["url"], expected, "{attempt}");
+        assert!(who == ADMIN || !attempt.to_string().contains("the-key"), "{attempt}");
+    }
+    app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
