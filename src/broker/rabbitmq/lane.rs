@@ -174,7 +174,7 @@ impl Pump {
             tokio::select! {
                 () = inbox.closed() => return End::Closed,
                 () = lane.retired.cancelled() => return End::Retired,
-                () = at(next_at), if next_at.is_some() => next_at = None,
+                () = at(next_at) => next_at = None,
                 delivery = self.stream.next(), if next_at.is_none() => {
                     let (deliveries, end) = self.burst(delivery);
                     next_at = (deliveries.len() >= FLOOD).then(|| Instant::now() + PAUSE);
