@@ -34,6 +34,8 @@ const IDLE: usize = 2;
 pub struct Sender {
     /// Made when there is something to send: to read the certificates takes a while, and may fail.
     client: Arc<OnceLock<Client>>,
+    /// What can send to `http://` alone, where there is nothing better.
+    plain: Arc<OnceLock<Client>>,
     timeout: Duration,
     allow_private: bool,
 }
@@ -75,19 +77,23 @@ impl Answer {
 
 impl Sender {
     pub fn new(settings: &WebhookSettings) -> Self {
-        Self { client: Arc::default(), timeout: settings.timeout(), allow_private: settings.allow_private }
+        Self {
+            client: Arc::default(),
+            plain: Arc::default(),
+            timeout: settings.timeout(),
+            allow_private: settings.allow_private,
+        }
     }
 
-    fn client(&self) -> Result<Client, String> {
-        if let Some(client) = self.client.get() {
+    /// A client for such a URL. What `https://` lacks is looked for at each request to it: it may be there by then.
+    fn client(&self, url: &Url) -> Result<Client, String> {
+        let plain = || self.plain.get().filter(|_| url.scheme() == "http");
+        if let Some(client) = self.client.get().or_else(plain) {
             return Ok(client.clone());
         }
         let (client, is_whole) = self.build()?;
-        // One that lacks something is made anew for the next request: what it lacks may be there by then.
-        if is_whole {
-            let _ = self.client.set(client.clone());
-        }
-        Ok(client)
+        let kept = if is_whole { &self.client } else { &self.plain };
+        Ok(kept.get_or_init(|| client).clone())
     }
 
     /// A client, and whether it can send to `https://`, too.
@@ -140,7 +146,7 @@ impl Sender {
         let timestamp = at.timestamp();
         let signatures = signatures(outgoing, timestamp)?;
         let request = self
-            .client()?
+            .client(&url)?
             .post(url)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(USER_AGENT, concat!("mapx-embeddings/", env!("CARGO_PKG_VERSION")))
