@@ -298,7 +298,7 @@ impl Webhooks {
             // No rungs: the waits are long, and kept in the ledger.
             let never = Backoff::new(Duration::ZERO, Duration::ZERO, 0);
             let topology = Topology::new(&format!("{}.webhooks", of_broker.broker.prefix), &never);
-            broker_of(&of_broker, role, topology).map_err(|error| Unavailable(format!("{error:#}")))
+            broker_of(&of_broker, role, topology, 1).map_err(|error| Unavailable(format!("{error:#}")))
         }));
         let sender = Sender::new(&settings.webhook);
         let relay = Arc::new(WebhookRelay::new(db.clone(), broker.clone(), settings));
@@ -309,17 +309,23 @@ impl Webhooks {
 
 /// The broker that `broker.url` names.
 fn broker(settings: &Settings, role: Role) -> anyhow::Result<Arc<dyn Broker>> {
-    broker_of(settings, role, Topology::new(&settings.broker.prefix, &settings.queue.backoff()))
+    let topology = Topology::new(&settings.broker.prefix, &settings.queue.backoff());
+    broker_of(settings, role, topology, settings.broker.bundle)
 }
 
-fn broker_of(settings: &Settings, role: Role, topology: Topology) -> anyhow::Result<Arc<dyn Broker>> {
+fn broker_of(
+    settings: &Settings,
+    role: Role,
+    topology: Topology,
+    bundle: usize,
+) -> anyhow::Result<Arc<dyn Broker>> {
     let server = settings.broker.server();
     let server = server.map_err(|problem| SettingsError::Invalid { key: "broker.url", problem })?;
     Ok(match server {
         None => Arc::new(EmbeddedBroker::new(topology)),
         Some(server) => {
             let (ca_file, host) = (&settings.broker.ca_file, heartbeat::host());
-            Arc::new(RabbitBroker::new(server, ca_file, topology, role.as_str(), &host)?)
+            Arc::new(RabbitBroker::new(server, ca_file, topology, role.as_str(), &host)?.bundling(bundle))
         }
     })
 }

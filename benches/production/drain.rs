@@ -231,9 +231,9 @@ async fn raw_update(dimensions: usize, index: VectorIndexKind, rows: usize) -> f
 pub async fn run(named: &[String]) {
     println!("\n## Drain with a free embedder, beside the raw rates of both servers (medians of three)\n");
     let kinds = [
-        (256, VectorIndexKind::None, "256-none", 40_000),
+        (256, VectorIndexKind::None, "256-none", 120_000),
         (256, VectorIndexKind::Hnsw, "256-hnsw", 12_000),
-        (1536, VectorIndexKind::None, "1536-none", 20_000),
+        (1536, VectorIndexKind::None, "1536-none", 60_000),
         (1536, VectorIndexKind::Hnsw, "1536-hnsw", 4_000),
     ];
     let all = !kinds.iter().any(|(.., name, _)| named.iter().any(|wanted| wanted == name));

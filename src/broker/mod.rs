@@ -53,7 +53,7 @@ pub struct Outgoing {
 }
 
 /// The broker did not take a message over; whether it has it all the same is unknown.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("the broker refused the message: {0}")]
     Refused(String),
@@ -66,12 +66,13 @@ pub enum PublishError {
 #[error("the broker is not available: {0}")]
 pub struct Unavailable(pub String);
 
-/// How many messages wait where.
+/// How much waits where.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Depths {
-    /// Ready in each lane, by [`Priority::rank`]; without those in a consumer's hands.
+    /// Messages ready in each lane, by [`Priority::rank`]; without those in a consumer's hands. A message may carry
+    /// several tasks.
     pub ready: [u64; 3],
-    /// Delivered to this process and not yet acked, by lane. What other processes hold is not known here.
+    /// Deliveries to this process that are not yet acked, by lane. What other processes hold is not known here.
     pub unacked: [u64; 3],
     /// In the retry rungs.
     pub retrying: u64,

@@ -18,6 +18,7 @@ pub struct BrokerSettings {
     pub ca_file: String,
     pub prefix: String,
     pub window: u64,
+    pub bundle: usize,
 }
 
 /// A RabbitMQ server and how to get in.
@@ -105,6 +106,7 @@ mod tests {
             ca_file: String::new(),
             prefix: "mapx".into(),
             window: 1,
+            bundle: 1,
         }
     }
 

@@ -14,15 +14,16 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::lane::{Arrival, Lane};
+use super::width::Width;
 use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
 
-/// How long what was sent ahead of a closed lane is held.
+/// How long what was sent ahead waits here for the caller, whose lane is closed or who is slow.
 const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
 /// How often to look whether it is over.
 const HOLD_LOOK: Duration = Duration::from_secs(30);
@@ -45,10 +46,10 @@ struct State {
     intake: Intake,
     /// The lane of each queue, and what its channel was opened with.
     opened: Vec<(Option<Priority>, Option<usize>)>,
+    /// What each lane's messages carry.
+    widths: [Width; 3],
     /// Channels that may still bring something.
     delivering: usize,
-    /// Since when a lane is closed, with what was sent ahead of it held.
-    held_since: [Option<Instant>; 3],
     lanes: [VecDeque<Arrival>; 3],
     rounds: Rounds,
     /// Deliveries in the caller's hands.
@@ -77,11 +78,6 @@ impl Inbox {
         if state.intake == intake {
             return;
         }
-        let held = |lane: Priority, since: Option<Instant>| match intake.takes(lane) {
-            true => None,
-            false => since.or(Some(Instant::now())),
-        };
-        state.held_since = Priority::ALL.map(|lane| held(lane, state.held_since[lane as usize]));
         state.intake = intake;
         drop(state);
         self.turned.notify_one();
@@ -119,20 +115,19 @@ impl Inbox {
         self.news.notify_one();
     }
 
-    /// Waits until something of a closed lane has been held for too long: RabbitMQ takes the channel from a consumer
-    /// that keeps a delivery for half an hour.
+    /// Waits until something has been held for too long: RabbitMQ takes the channel from a consumer that keeps a
+    /// delivery for half an hour.
     pub async fn held_too_long(&self) {
-        while self.state().held_too_long().is_empty() {
+        while !self.state().holds_too_long() {
             sleep(HOLD_LOOK).await;
         }
     }
 
-    /// It goes back, and nobody gets it before its lane is open again.
+    /// It goes back. Of a closed lane, nobody gets it before that is open again.
     pub fn give_back_held(&self) {
-        let mut state = self.state();
-        for lane in state.held_too_long() {
-            for arrival in state.lanes[lane as usize].drain(..) {
-                arrival.lane.give_back(arrival.tag, arrival.received.entered);
+        for lane in &mut self.state().lanes {
+            while let Some(arrival) = lane.pop_front_if(|arrival| arrival.at.elapsed() >= LONGEST_HOLD) {
+                arrival.give_back();
             }
         }
     }
@@ -141,10 +136,17 @@ impl Inbox {
         let mut state = self.state();
         for arrival in arrivals {
             match state.ended {
-                None => state.lanes[arrival.received.lane as usize].push_back(arrival),
+                None => {
+                    let (lane, prefetch) = (arrival.received.lane as usize, state.prefetch);
+                    state.widths[lane].learn(arrival.parts, prefetch);
+                    state.lanes[lane].push_back(arrival);
+                }
                 // After the others went back: nobody would take it.
-                Some(_) => arrival.lane.give_back(arrival.tag, arrival.received.entered),
+                Some(_) => arrival.give_back(),
             }
+        }
+        if state.is_to_turn() {
+            self.turned.notify_one();
         }
         drop(state);
         self.news.notify_one();
@@ -157,7 +159,7 @@ impl Inbox {
             state.ended = Some(reason.unwrap_or_else(|| "it has been closed".to_owned()));
         }
         for arrival in state.lanes.iter_mut().flat_map(|lane| lane.drain(..)) {
-            arrival.lane.give_back(arrival.tag, arrival.received.entered);
+            arrival.give_back();
         }
         drop(state);
         self.closed.cancel();
@@ -228,7 +230,8 @@ impl State {
     /// What a queue's channel is to be opened with.
     fn wanted(&self, lane: Option<Priority>) -> Option<usize> {
         let sent = !self.intake.last && lane.is_none_or(|lane| self.intake.takes(lane));
-        sent.then_some(self.prefetch)
+        let messages = |lane: Priority| self.widths[lane as usize].messages(self.prefetch);
+        sent.then_some(lane.map_or(self.prefetch, messages))
     }
 
     /// Whether something of a retired channel is still to be taken.
@@ -237,13 +240,9 @@ impl State {
         of_queue.filter_map(|one| self.lanes[one as usize].front()).any(|first| first.lane.is_retired())
     }
 
-    /// The closed lanes of which something has been held for too long.
-    fn held_too_long(&self) -> Vec<Priority> {
-        let too_long = |lane: &Priority| {
-            let since = self.held_since[*lane as usize];
-            !self.lanes[*lane as usize].is_empty() && since.is_some_and(|since| since.elapsed() >= LONGEST_HOLD)
-        };
-        Priority::ALL.into_iter().filter(too_long).collect()
+    fn holds_too_long(&self) -> bool {
+        let oldest = self.lanes.iter().filter_map(VecDeque::front);
+        oldest.into_iter().any(|arrival| arrival.at.elapsed() >= LONGEST_HOLD)
     }
 
     fn hands_out(&self, lane: Priority) -> bool {
@@ -292,7 +291,7 @@ impl Drop for RabbitConsumer {
 }
 
 fn deliver(arrival: Arrival, inbox: Arc<Inbox>) -> Delivery {
-    let Arrival { received, lane, tag } = arrival;
+    let Arrival { received, lane, tag, .. } = arrival;
     let receipt = Held { inbox, lane, tag, entered: received.entered, acked: false };
     Delivery::new(received.message, received.lane, received.redelivered, Box::new(receipt))
         .with_death(received.death)

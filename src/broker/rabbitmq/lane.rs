@@ -23,6 +23,7 @@ use super::consumer::Inbox;
 use super::link::{ANSWER, Live, within};
 use super::message::{Received, received};
 use super::settled::{Frame, Settled};
+use super::splitter::Splitter;
 use crate::domain::priority::Priority;
 
 /// Acks that follow within this time go together: a worker acks a batch one by one.
@@ -61,6 +62,19 @@ pub(super) struct Arrival {
     pub received: Received,
     pub lane: Arc<Lane>,
     pub tag: u64,
+    /// How many came in the same message.
+    pub parts: usize,
+    pub at: Instant,
+}
+
+impl Arrival {
+    pub fn ack(self) {
+        self.lane.ack(self.tag, self.received.entered);
+    }
+
+    pub fn give_back(self) {
+        self.lane.give_back(self.tag, self.received.entered);
+    }
 }
 
 impl Lane {
@@ -78,7 +92,7 @@ impl Lane {
     }
 
     pub fn give_back(&self, tag: u64, entered: DateTime<Utc>) {
-        self.settled().give_back(tag);
+        self.settled().give_back(tag, Instant::now());
         self.left(entered);
     }
 
@@ -89,19 +103,20 @@ impl Lane {
         self.changed.notify_one();
     }
 
-    /// Deliveries that came together, in their order.
+    /// What came together, in its order.
     fn arrived(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Vec<Arrival> {
-        let now = Utc::now();
-        let arrivals: Vec<Arrival> = deliveries
-            .into_iter()
-            .map(|delivery| {
-                let tag = delivery.delivery_tag;
-                Arrival { received: received(delivery, self.priority, now), lane: self.clone(), tag }
-            })
-            .collect();
-        if let Some(newest) = arrivals.last() {
-            self.settled().deliver(newest.tag);
+        let (now, at) = (Utc::now(), Instant::now());
+        let mut arrivals = Vec::with_capacity(deliveries.len());
+        let mut settled = self.settled();
+        for delivery in deliveries {
+            let tag = delivery.delivery_tag;
+            let of_message = received(delivery, self.priority, now).parts();
+            let parts = of_message.len();
+            settled.deliver(tag, parts);
+            let arrival = |received| Arrival { received, lane: self.clone(), tag, parts, at };
+            arrivals.extend(of_message.into_iter().map(arrival));
         }
+        drop(settled);
         if let Some(lane) = self.priority {
             let mut hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
             arrivals.iter().for_each(|arrival| hands.take(lane, arrival.received.entered));
@@ -119,19 +134,21 @@ pub(super) struct Pump {
     lane: Arc<Lane>,
     inbox: Arc<Inbox>,
     live: Arc<Live>,
+    splitter: Arc<Splitter>,
     queue: String,
     channel: Channel,
     stream: Consumer,
 }
 
 impl Pump {
-    /// Subscribes to `queue` on a channel of its own, with at most `prefetch` unsettled deliveries.
+    /// Subscribes to `queue` on a channel of its own, with at most `prefetch` unsettled messages.
     pub async fn subscribe(
         live: Arc<Live>,
         queue: &str,
         prefetch: usize,
         lane: Arc<Lane>,
         inbox: Arc<Inbox>,
+        splitter: Arc<Splitter>,
     ) -> Result<Self, Unavailable> {
         let channel = live.channel().await?;
         // To RabbitMQ, 0 is unlimited.
@@ -140,7 +157,7 @@ impl Pump {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let stream =
             within(channel.basic_consume(queue.into(), "mapx-embeddings".into(), options, arguments)).await?;
-        Ok(Self { lane, inbox, live, queue: queue.to_owned(), channel, stream })
+        Ok(Self { lane, inbox, live, splitter, queue: queue.to_owned(), channel, stream })
     }
 
     /// Runs until no more is to be delivered and all that was is settled, or the channel is lost.
@@ -178,7 +195,7 @@ impl Pump {
                 delivery = self.stream.next(), if next_at.is_none() => {
                     let (deliveries, end) = self.burst(delivery);
                     next_at = (deliveries.len() >= FLOOD).then(|| Instant::now() + PAUSE);
-                    inbox.put(self.lane.arrived(deliveries));
+                    self.pass_on(deliveries);
                     if let Some(reason) = end {
                         return End::Lost(reason);
                     }
@@ -192,6 +209,13 @@ impl Pump {
                 },
             }
         }
+    }
+
+    fn pass_on(&self, deliveries: Vec<Delivery>) {
+        let mut arrivals = self.lane.arrived(deliveries);
+        let to_split: Vec<Arrival> = arrivals.extract_if(.., |arrival| self.splitter.splits(arrival)).collect();
+        self.splitter.split(to_split, &self.inbox);
+        self.inbox.put(arrivals);
     }
 
     /// A delivery and all that have come with it, and why there are no more.
@@ -220,7 +244,7 @@ impl Pump {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         let _ = tokio::join!(timeout(ANSWER, cancel), self.flush());
         while let Ok(Some(Ok(delivery))) = timeout(GATHER, self.stream.next()).await {
-            self.inbox.put(self.lane.arrived(vec![delivery]));
+            self.pass_on(vec![delivery]);
         }
     }
 

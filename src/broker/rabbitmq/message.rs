@@ -12,6 +12,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use super::super::topology::Topology;
 use super::super::{Death, Message, Outgoing, Route};
+use super::bundle::{Parcel, unpack};
 use crate::domain::priority::Priority;
 use crate::domain::trace::TraceParent;
 
@@ -24,11 +25,15 @@ const PUBLISHED_AT: &str = "mapx-published-at";
 const DUE_AT: &str = "mapx-due-at";
 const REASON: &str = "mapx-reason";
 const LANE: &str = "mapx-lane";
+/// How many tasks a bundle carries, for a person's eyes: the body says it, too.
+const TASKS: &str = "mapx-tasks";
 /// When it was given up, in milliseconds since 1970.
 const DEAD_AT: &str = "mapx-dead-at";
 
 /// RabbitMQ's own account of how a message left its queues.
 const X_DEATH: &str = "x-death";
+/// How often it has delivered a message of a quorum queue in vain.
+const X_DELIVERY_COUNT: &str = "x-delivery-count";
 /// Its reason for a message that left a rung on time.
 const EXPIRED: &str = "expired";
 
@@ -43,18 +48,32 @@ pub(super) struct Received {
     /// When it entered the lane.
     pub entered: DateTime<Utc>,
     pub redelivered: bool,
+    /// How often it came back.
+    pub returns: u32,
     pub death: Option<Death>,
+}
+
+impl Received {
+    /// One for each task that the message carries.
+    pub fn parts(self) -> Vec<Self> {
+        let Self { message, lane, entered, redelivered, returns, death } = self;
+        let part = |message| Self { message, lane, entered, redelivered, returns, death: death.clone() };
+        unpack(message).into_iter().map(part).collect()
+    }
 }
 
 /// Neither the `priority` property nor an expiration of its own: RabbitMQ 4.3 starves by the first, and a
 /// message a long expiration stands before holds up what comes behind it.
-pub(super) fn properties(outgoing: &Outgoing, topology: &Topology, now: DateTime<Utc>) -> BasicProperties {
-    let Outgoing { route, message } = outgoing;
+pub(super) fn properties(parcel: &Parcel, topology: &Topology, now: DateTime<Utc>) -> BasicProperties {
+    let Parcel { outgoing: Outgoing { route, message }, parts } = parcel;
     let mut headers = FieldTable::default();
     headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(message.attempt.into()));
     headers.insert(PUBLISHED_AT.into(), millis(message.published_at));
     if let Some(trace) = &message.trace {
         headers.insert(TRACEPARENT.into(), AMQPValue::LongString(trace.as_str().into()));
+    }
+    if *parts > 1 {
+        headers.insert(TASKS.into(), AMQPValue::LongLongInt(i64::try_from(*parts).unwrap_or(i64::MAX)));
     }
     match route {
         Route::Lane(_) => {}
@@ -85,7 +104,8 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
     let Delivery { properties, data: body, redelivered, routing_key, .. } = delivery;
     let none = FieldTable::default();
     let headers = properties.headers().as_ref().unwrap_or(&none);
-    let attempt = integer(headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let count = |key: &str| integer(headers, key).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let (attempt, returns) = (count(ATTEMPT), count(X_DELIVERY_COUNT));
     let property = || DateTime::from_timestamp(i64::try_from((*properties.timestamp())?).ok()?, 0);
     // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
     let published_at = moment(headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
@@ -97,6 +117,7 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
         lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
         entered,
         redelivered,
+        returns,
         death: death(headers, now),
     }
 }
@@ -192,6 +213,10 @@ mod tests {
         Outgoing { route, message }
     }
 
+    fn alone(outgoing: &Outgoing) -> Parcel {
+        Parcel { outgoing: outgoing.clone(), parts: 1 }
+    }
+
     fn topology() -> Topology {
         Topology::new("mapx", &Backoff::new(Duration::from_secs(5), Duration::from_secs(15), 3))
     }
@@ -200,7 +225,7 @@ mod tests {
     fn what_is_said_is_read_again() {
         let lane = Priority::Normal;
         let retry = outgoing(Route::Retry { lane, delay: Duration::from_secs(6) });
-        let sent = properties(&retry, &topology(), second(100));
+        let sent = properties(&alone(&retry), &topology(), second(100));
         assert_eq!((sent.delivery_mode(), sent.priority(), sent.expiration()), (&Some(PERSISTENT), &None, &None));
         let back = received(delivery(sent, "normal"), Some(lane), second(200));
         assert_eq!((back.message, back.death), (retry.message, None));
@@ -208,7 +233,8 @@ mod tests {
         assert_eq!(back.entered, second(110));
 
         let dead = outgoing(Route::Dead { lane: Priority::Low, reason: "ü".repeat(10_000) });
-        let told = received(delivery(properties(&dead, &topology(), second(100)), "low"), None, second(200));
+        let sent = properties(&alone(&dead), &topology(), second(100));
+        let told = received(delivery(sent, "low"), None, second(200));
         assert_eq!((told.message, told.lane), (dead.message, Priority::Low));
         let death = told.death.expect("a death");
         assert_eq!((death.reason, death.at), ("ü".repeat(LONGEST_REASON / 2), second(100)));

@@ -4,6 +4,7 @@
 //! asked while there is none is answered at once with the reason; nothing here waits for a server to come
 //! back, as the ledger has what can't be handed over.
 
+mod bundle;
 mod connection;
 mod consumer;
 mod declare;
@@ -14,7 +15,9 @@ mod link;
 mod message;
 mod publisher;
 mod settled;
+mod splitter;
 mod subscription;
+mod width;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,10 +32,12 @@ use super::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError
 use crate::config::broker::AmqpServer;
 use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
+use bundle::pack;
 use connection::Address;
 use consumer::{Inbox, RabbitConsumer};
 use health::{Health, Purpose};
 use link::Link;
+use splitter::{Splitter, Splitting};
 use subscription::Subscription;
 
 /// How long the end waits for the last acks to be sent.
@@ -49,7 +54,9 @@ pub enum BuildError {
 
 pub struct RabbitBroker {
     topology: Arc<Topology>,
-    publishing: Link,
+    /// Tasks in one message at most.
+    bundle: usize,
+    publishing: Arc<Link>,
     consuming: Link,
     health: Arc<Health>,
     hands: Arc<Mutex<Hands>>,
@@ -73,8 +80,14 @@ impl RabbitBroker {
         let address = Arc::new(Address::new(server, ca_file, role, host)?);
         let (topology, health) = (Arc::new(topology), Arc::new(Health::default()));
         let link = |purpose| Link::start(address.clone(), topology.clone(), purpose, health.clone());
-        let (publishing, consuming) = (link(Purpose::Publish), link(Purpose::Consume));
-        Ok(Self { topology, publishing, consuming, health, hands: Arc::default(), pumps: TaskTracker::new() })
+        let (publishing, consuming) = (Arc::new(link(Purpose::Publish)), link(Purpose::Consume));
+        let (hands, pumps) = (Arc::default(), TaskTracker::new());
+        Ok(Self { topology, bundle: 1, publishing, consuming, health, hands, pumps })
+    }
+
+    /// With up to so many tasks in a message where many are handed over at once.
+    pub fn bundling(self, bundle: usize) -> Self {
+        Self { bundle, ..self }
     }
 
     /// Subscribes to the queues, all of them that are taken from, or none.
@@ -83,13 +96,15 @@ impl RabbitBroker {
         queues: Vec<(Option<Priority>, &str)>,
         prefetch: usize,
         intake: Intake,
+        splitting: Splitting,
     ) -> Result<Box<dyn Consumer>, Unavailable> {
         let live = self.consuming.up().await?;
         live.ensure_declared().await?;
         let inbox = Inbox::new(prefetch, intake, queues.iter().map(|(lane, _)| *lane));
         let consumer = RabbitConsumer(inbox.clone());
         let (hands, pumps) = (self.hands.clone(), self.pumps.clone());
-        let mut subscription = Subscription::new(live, queues, hands, inbox, pumps);
+        let splitter = Splitter::new(splitting, self.publishing.clone(), self.topology.clone(), pumps.clone());
+        let mut subscription = Subscription::new(live, queues, hands, inbox, Arc::new(splitter), pumps);
         subscription.open().await?;
         self.pumps.spawn(subscription.keep());
         Ok(Box::new(consumer))
@@ -102,20 +117,22 @@ impl Broker for RabbitBroker {
         if messages.is_empty() {
             return Vec::new();
         }
-        publisher::publish(&self.publishing, &self.topology, &messages).await
+        publisher::publish(&self.publishing, &self.topology, &pack(messages, self.bundle)).await
     }
 
     async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
         let lanes = Priority::ALL.map(|lane| (Some(lane), self.topology.lane_queue(lane)));
-        self.subscribe(lanes.into(), prefetch, intake).await
+        self.subscribe(lanes.into(), prefetch, intake, Splitting::Poisonous).await
     }
 
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        self.subscribe(vec![(None, self.topology.notice_queue())], prefetch, Intake::ALL).await
+        let notices = vec![(None, self.topology.notice_queue())];
+        self.subscribe(notices, prefetch, Intake::ALL, Splitting::Never).await
     }
 
     async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
-        self.subscribe(vec![(None, self.topology.dead_queue())], prefetch, Intake::ALL).await
+        let dead = vec![(None, self.topology.dead_queue())];
+        self.subscribe(dead, prefetch, Intake::ALL, Splitting::Always).await
     }
 
     async fn depths(&self) -> Result<Depths, Unavailable> {

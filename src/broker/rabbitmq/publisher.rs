@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::poll_fn;
+use std::iter::repeat_n;
 use std::sync::PoisonError;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::super::topology::Topology;
-use super::super::{Outgoing, PublishError, Unavailable};
+use super::super::{PublishError, Unavailable};
+use super::bundle::Parcel;
 use super::connection::described;
 use super::link::{Link, Live, within};
 use super::message;
@@ -39,12 +41,15 @@ enum Answer {
     Lost(String),
 }
 
-/// One answer a message, in order.
-pub(super) async fn publish(
-    link: &Link,
-    topology: &Topology,
-    messages: &[Outgoing],
-) -> Vec<Result<(), PublishError>> {
+/// One answer for each that was handed over, in order.
+pub(super) async fn publish(link: &Link, topology: &Topology, parcels: &[Parcel]) -> Vec<Result<(), PublishError>> {
+    let answers = answers(link, topology, parcels).await;
+    let of_each = answers.into_iter().zip(parcels).flat_map(|(answer, parcel)| repeat_n(answer, parcel.parts));
+    of_each.collect()
+}
+
+/// One answer for each parcel, in order.
+async fn answers(link: &Link, topology: &Topology, messages: &[Parcel]) -> Vec<Result<(), PublishError>> {
     let ready = async {
         let live = link.up().await?;
         let blocked = live.blocked();
@@ -139,7 +144,7 @@ type Identity = (String, String, String);
 
 struct Batch<'m> {
     topology: &'m Topology,
-    messages: &'m [Outgoing],
+    messages: &'m [Parcel],
     answers: Vec<Answer>,
     /// Of the messages that came back, with the server's words.
     returned: HashSet<(Identity, String)>,
@@ -148,7 +153,7 @@ struct Batch<'m> {
 impl Batch<'_> {
     async fn send(&mut self, channel: &Channel) {
         let now = Utc::now();
-        let written = self.messages.iter().map(|outgoing| self.write(channel, outgoing, now));
+        let written = self.messages.iter().map(|parcel| self.write(channel, parcel, now));
         // Each future ends when lapin's own thread has written its frames: awaited one by one, each message costs a
         // turn of that thread and a packet of its own, here and at the server. Polled in order, all are queued first.
         let mut confirms = Vec::with_capacity(self.messages.len());
@@ -179,14 +184,15 @@ impl Batch<'_> {
     async fn write(
         &self,
         channel: &Channel,
-        outgoing: &Outgoing,
+        parcel: &Parcel,
         now: DateTime<Utc>,
     ) -> lapin::Result<PublisherConfirm> {
         // Mandatory: without it, a message for which there is no queue is confirmed and gone.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let (exchange, key) = self.topology.exchange_and_key(&outgoing.route);
-        let properties = message::properties(outgoing, self.topology, now);
-        channel.basic_publish(exchange.into(), key.into(), options, &outgoing.message.body, properties).await
+        let (exchange, key) = self.topology.exchange_and_key(&parcel.outgoing.route);
+        let properties = message::properties(parcel, self.topology, now);
+        let body = &parcel.outgoing.message.body;
+        channel.basic_publish(exchange.into(), key.into(), options, body, properties).await
     }
 
     fn note(&mut self, returned: Option<BasicReturnMessage>) {
@@ -199,14 +205,14 @@ impl Batch<'_> {
     /// A message that came back has been acked, too, perhaps in one frame with others: lapin then hands it to
     /// any of them. So it is told by what it is and not by the confirm that it came with.
     fn answers(self, unanswered: &str) -> Vec<Result<(), PublishError>> {
-        let came_back = |outgoing: &Outgoing| {
+        let came_back = |Parcel { outgoing, .. }: &Parcel| {
             let (exchange, key) = self.topology.exchange_and_key(&outgoing.route);
             let same = |(e, k, id): &Identity| e == exchange && k == key && *id == outgoing.message.id;
             self.returned.iter().find(|(identity, _)| same(identity)).map(|(_, text)| text.clone())
         };
         let any = !self.returned.is_empty();
-        let answers = self.messages.iter().zip(&self.answers).map(|(outgoing, answer)| match answer {
-            Answer::Taken => match came_back(outgoing).filter(|_| any) {
+        let answers = self.messages.iter().zip(&self.answers).map(|(parcel, answer)| match answer {
+            Answer::Taken => match came_back(parcel).filter(|_| any) {
                 None => Ok(()),
                 Some(text) => Err(PublishError::Refused(format!("no queue takes it ({text})"))),
             },

@@ -4,8 +4,10 @@
 //! Delivery tags of a channel count up from one. An ack of a tag can cover all tags before it, so it may only
 //! be sent over a prefix in which everything is settled. A slow delivery must not keep the acks behind it
 //! back for ever: they use up the prefetch, and they come again should the connection be lost.
+//!
+//! A message with several parts is settled with the last of them: acked when all are, else returned as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -39,19 +41,48 @@ pub(super) struct Settled {
     fates: BTreeMap<u64, Fate>,
     /// To be returned, in the order in which they were dropped.
     returned: Vec<u64>,
+    /// Of the messages that have several parts.
+    parts: HashMap<u64, Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    in_hand: usize,
+    /// One of them was dropped.
+    returned: bool,
 }
 
 impl Settled {
-    pub fn deliver(&mut self, tag: u64) {
+    /// A message with so many parts, each of which is to be acked or given back.
+    pub fn deliver(&mut self, tag: u64, parts: usize) {
         self.delivered = self.delivered.max(tag);
+        if parts > 1 {
+            self.parts.insert(tag, Parts { in_hand: parts, returned: false });
+        }
     }
 
     pub fn ack(&mut self, tag: u64, now: Instant) {
-        self.fates.insert(tag, Fate::Acked(now));
+        self.settle(tag, false, now);
     }
 
-    pub fn give_back(&mut self, tag: u64) {
-        self.returned.push(tag);
+    pub fn give_back(&mut self, tag: u64, now: Instant) {
+        self.settle(tag, true, now);
+    }
+
+    fn settle(&mut self, tag: u64, mut returned: bool, now: Instant) {
+        if let Some(parts) = self.parts.get_mut(&tag) {
+            parts.in_hand -= 1;
+            parts.returned |= returned;
+            if parts.in_hand > 0 {
+                return;
+            }
+            returned = parts.returned;
+            self.parts.remove(&tag);
+        }
+        match returned {
+            true => self.returned.push(tag),
+            false => _ = self.fates.insert(tag, Fate::Acked(now)),
+        }
     }
 
     /// True when the server has been told about everything that it delivered.
@@ -108,7 +139,7 @@ mod tests {
 
     fn delivered(tags: u64) -> Settled {
         let mut settled = Settled::default();
-        (1..=tags).for_each(|tag| settled.deliver(tag));
+        (1..=tags).for_each(|tag| settled.deliver(tag, 1));
         settled
     }
 
@@ -144,12 +175,45 @@ mod tests {
     fn what_is_returned_goes_first_and_in_the_order_of_its_return() {
         let (mut settled, now) = (delivered(4), Instant::now());
         settled.ack(1, now);
-        settled.give_back(4);
-        settled.give_back(2);
+        settled.give_back(4, now);
+        settled.give_back(2, now);
         settled.ack(3, now);
         let expected = [Frame::Reject { tag: 4 }, Frame::Reject { tag: 2 }, Frame::Ack { tag: 3, multiple: true }];
         assert_eq!(settled.frames(now), expected);
         assert!(settled.is_done());
+    }
+
+    #[test]
+    fn a_message_is_acked_with_the_last_of_its_parts() {
+        let (mut settled, now) = (Settled::default(), Instant::now());
+        settled.deliver(1, 3);
+        settled.deliver(2, 1);
+        settled.ack(2, now);
+        for _ in 0..2 {
+            settled.ack(1, now);
+            assert_eq!(settled.frames(now), []);
+        }
+        settled.ack(1, now);
+        assert_eq!(settled.frames(now), [Frame::Ack { tag: 2, multiple: true }]);
+        assert!(settled.is_done());
+    }
+
+    #[test]
+    fn a_part_that_is_dropped_returns_the_message_once_no_other_is_in_hand() {
+        let now = Instant::now();
+        for dropped in 0..3 {
+            let mut settled = Settled::default();
+            settled.deliver(1, 3);
+            for part in 0..3 {
+                assert_eq!(settled.frames(now), [], "{dropped}");
+                match part == dropped {
+                    true => settled.give_back(1, now),
+                    false => settled.ack(1, now),
+                }
+            }
+            assert_eq!(settled.frames(now), [Frame::Reject { tag: 1 }], "{dropped}");
+            assert!(settled.is_done());
+        }
     }
 
     proptest! {
@@ -157,16 +221,23 @@ mod tests {
         /// ack for several must not cover one that is still in hand.
         #[test]
         fn the_server_never_sees_a_tag_twice_nor_one_that_is_in_hand(
-            steps in prop::collection::vec((any::<prop::sample::Index>(), 0..4u8), 1..200),
+            steps in prop::collection::vec((any::<prop::sample::Index>(), 0..6u8), 1..200),
         ) {
             let mut settled = Settled::default();
             let (mut in_hand, mut known) = (Vec::new(), std::collections::BTreeSet::new());
             let (mut tag, mut now) = (0, Instant::now());
             for (index, step) in steps {
                 match step {
-                    0 => { tag += 1; settled.deliver(tag); in_hand.push(tag); known.insert(tag); }
+                    parts @ 3..6 => {
+                        tag += 1;
+                        // One, two or three.
+                        let parts = usize::from(parts) - 2;
+                        settled.deliver(tag, parts);
+                        in_hand.extend(std::iter::repeat_n(tag, parts));
+                        known.insert(tag);
+                    }
                     1 if !in_hand.is_empty() => settled.ack(in_hand.remove(index.index(in_hand.len())), now),
-                    2 if !in_hand.is_empty() => settled.give_back(in_hand.remove(index.index(in_hand.len()))),
+                    2 if !in_hand.is_empty() => settled.give_back(in_hand.remove(index.index(in_hand.len())), now),
                     _ => {
                         now += Duration::from_millis(30);
                         check(settled.frames(now), &in_hand, &mut known);

@@ -17,6 +17,7 @@ use super::super::in_hand::Hands;
 use super::consumer::{Inbox, Turn};
 use super::lane::{Lane, Pump};
 use super::link::Live;
+use super::splitter::Splitter;
 use crate::domain::priority::Priority;
 
 pub(super) struct Subscription {
@@ -24,6 +25,7 @@ pub(super) struct Subscription {
     queues: Vec<Channel>,
     hands: Arc<Mutex<Hands>>,
     inbox: Arc<Inbox>,
+    splitter: Arc<Splitter>,
     pumps: TaskTracker,
 }
 
@@ -40,10 +42,11 @@ impl Subscription {
         queues: Vec<(Option<Priority>, &str)>,
         hands: Arc<Mutex<Hands>>,
         inbox: Arc<Inbox>,
+        splitter: Arc<Splitter>,
         pumps: TaskTracker,
     ) -> Self {
         let channel = |(lane, queue): (_, &str)| Channel { lane, queue: queue.to_owned(), retired: None };
-        Self { live, queues: queues.into_iter().map(channel).collect(), hands, inbox, pumps }
+        Self { live, queues: queues.into_iter().map(channel).collect(), hands, inbox, splitter, pumps }
     }
 
     /// Opens the first channels.
@@ -59,7 +62,8 @@ impl Subscription {
             let Channel { lane, queue, .. } = &self.queues[turn.queue];
             let retired = CancellationToken::new();
             let lane = Lane::new(*lane, self.hands.clone(), retired.clone());
-            let pump = Pump::subscribe(self.live.clone(), queue, turn.prefetch?, lane, self.inbox.clone());
+            let (live, inbox, splitter) = (self.live.clone(), self.inbox.clone(), self.splitter.clone());
+            let pump = Pump::subscribe(live, queue, turn.prefetch?, lane, inbox, splitter);
             Some(async move { Ok((turn.queue, retired, pump.await?)) })
         });
         let opened = try_join_all(subscribing).await.inspect_err(|_| self.live.undeclare())?;

@@ -32,7 +32,7 @@ pub async fn a_dead_letter_is_told_with_its_reason_and_stays(broker: Arc<dyn Bro
     ];
     assert_eq!(told(&all).into_iter().collect::<std::collections::BTreeSet<_>>(), expected.into());
     let first = all.iter().find(|n| n.message.id == "a").expect("told");
-    assert_eq!((first.message.attempt, first.message.body.as_slice()), (4, b"body of a".as_slice()));
+    assert_eq!((first.message.attempt, first.message.body.as_slice()), (4, b"\"body of a\"".as_slice()));
     let (at, second) = (first.death.as_ref().expect("a death").at, chrono::TimeDelta::seconds(1));
     assert!(at >= before - second && at <= Utc::now() + second, "{at}");
 

@@ -101,13 +101,25 @@ mod rabbitmq {
     conformance_suite!(fresh);
 }
 
+/// With several tasks in a message, wherever sixteen are handed over at once.
+mod rabbitmq_bundling {
+    use super::*;
+    use crate::support::rabbit;
+
+    async fn fresh(ladder: Backoff) -> Arc<dyn Broker> {
+        Arc::new(rabbit::TestBroker::connect(&ladder).await.bundling(2))
+    }
+
+    conformance_suite!(fresh);
+}
+
 type AnyConsumer = Box<dyn Consumer>;
 
 /// To the millisecond, which is what a broker's header carries.
 fn message(id: impl ToString) -> Message {
     let id = id.to_string();
     let published_at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("a valid time");
-    Message { body: format!("body of {id}").into_bytes(), id, attempt: 0, published_at, trace: None }
+    Message { body: format!("\"body of {id}\"").into_bytes(), id, attempt: 0, published_at, trace: None }
 }
 
 fn to_lane(lane: Priority, id: impl ToString) -> Outgoing {
@@ -118,7 +130,11 @@ fn to_rung(lane: Priority, delay: Duration, message: Message) -> Outgoing {
     Outgoing { route: Route::Retry { lane, delay }, message }
 }
 
-async fn publish(broker: &Arc<dyn Broker>, messages: Vec<Outgoing>) {
+/// As a relay hands over what it has claimed: all of it at one moment.
+async fn publish(broker: &Arc<dyn Broker>, mut messages: Vec<Outgoing>) {
+    if let Some(at) = messages.first().map(|first| first.message.published_at) {
+        messages.iter_mut().for_each(|outgoing| outgoing.message.published_at = at);
+    }
     for answer in broker.publish(messages).await {
         answer.expect("published");
     }

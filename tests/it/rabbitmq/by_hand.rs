@@ -52,12 +52,14 @@ async fn what_is_no_task_ends_in_the_dead_letters_with_its_reason_and_stops_nobo
     let raw = raw(&vhost).await;
     let first = app.save_text("before").await;
     app.embedding_is(first, "ready").await;
-    let bodies: [&[u8]; 7] = [
+    let bodies: [&[u8]; 9] = [
         b"",
         b"hello",
         b"\xff\xfe",
         b"{}",
         b"[1, 2]",
+        b"[]",
+        br#"[["7:current:v1", {"v":1,"type":"embed"}]]"#,
         br#"{"v":2,"type":"embed"}"#,
         br#"{"v":1,"type":"embed","recommendation_id":"seven","content_version":1,"target":"current"}"#,
     ];

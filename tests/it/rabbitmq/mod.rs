@@ -1,5 +1,6 @@
 //! What only a real RabbitMQ can do to the service, and what the service makes of it.
 
+mod bundles;
 mod by_hand;
 mod connections;
 mod delays;

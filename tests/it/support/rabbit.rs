@@ -42,6 +42,7 @@ pub fn server(url: &str) -> AmqpServer {
         ca_file: String::new(),
         prefix: "unused".into(),
         window: 1,
+        bundle: 1,
     };
     settings.server().expect("a good URL").expect("a server")
 }
@@ -68,6 +69,10 @@ impl TestBroker {
         let broker = Self { inner: inner.expect("no certificates are needed"), _queues: queues };
         broker.is_up().await;
         broker
+    }
+
+    pub fn bundling(self, bundle: usize) -> Self {
+        Self { inner: self.inner.bundling(bundle), ..self }
     }
 
     /// Waits until the server can be asked.
