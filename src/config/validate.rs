@@ -31,7 +31,7 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("server.rate_limit_burst", server.rate_limit_burst.into(), 0, 10_000_000)?;
     within("database.read_connections", database.read_connections.into(), 1, 256)?;
     within("broker.window", broker.window, 1, 10_000_000)?;
-    within("broker.bundle", broker.bundle as u64, 1, 100)?;
+    within("broker.bundle", broker.bundle as u64, 1, 25)?;
     for key in LiveKey::ALL {
         within(key.stored_as(), key.of(queue) as u64, 1, key.max())?;
     }

@@ -10,7 +10,9 @@ use super::sql::InOrder;
 use super::{Db, DbError, sql};
 use crate::domain::recommendation::ContentType;
 use crate::domain::regeneration::Scope;
+use crate::domain::status::TaskState;
 use crate::domain::text::Content;
+
 /// A row as a worker needs it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -22,6 +24,8 @@ pub struct Loaded {
     /// Hash and model of the stored vector.
     pub embedded_hash: Option<String>,
     pub embedding_model: Option<String>,
+    /// What its task waits for; none where it has none.
+    pub state: Option<TaskState>,
     /// Failed attempts that the ledger knows of.
     pub attempts: u32,
     /// When its task was enqueued; none where it has none.
@@ -48,6 +52,7 @@ pub(super) struct LoadedRow {
     service_name: Option<String>,
     service_type: Option<String>,
     service_business_name: Option<String>,
+    state: Option<String>,
     attempts: Option<i32>,
     enqueued_at: Option<DateTime<Utc>>,
     leader: Option<i64>,
@@ -77,6 +82,7 @@ impl FromQueryResult for LoadedRow {
             service_name: columns.next()?,
             service_type: columns.next()?,
             service_business_name: columns.next()?,
+            state: columns.next()?,
             attempts: columns.next()?,
             enqueued_at: columns.next()?,
             leader: columns.next()?,
@@ -94,7 +100,7 @@ pub(super) fn loading(conn: &impl ConnectionTrait) -> String {
         "SELECT CAST(r.id AS BIGINT) AS id, r.content_version, r.content_type, r.title, r.description, \
          r.content_data, {labels} AS labels, r.metadata, r.rating, r.embedded_version, r.embedded_hash, \
          r.embedding_model, p.name AS place_name, p.address AS place_address, s.name AS service_name, \
-         s.service_type, s.business_name AS service_business_name, t.attempts, t.enqueued_at, CAST(i.leader AS BIGINT) AS leader, \
+         s.service_type, s.business_name AS service_business_name, t.state, t.attempts, t.enqueued_at, CAST(i.leader AS BIGINT) AS leader, \
          g.scope AS marked_scope, g.created_at AS marked_since FROM recommendations r \
          LEFT JOIN places p ON p.id = r.place_id LEFT JOIN services s ON s.id = r.service_id \
          LEFT JOIN embedding_tasks t ON t.recommendation_id = r.id AND t.target = 'current' \
@@ -131,6 +137,7 @@ impl From<LoadedRow> for Loaded {
             embedded_version: row.embedded_version,
             embedded_hash: row.embedded_hash,
             embedding_model: row.embedding_model,
+            state: row.state.as_deref().and_then(TaskState::parse),
             attempts: row.attempts.unwrap_or(0).max(0) as u32,
             enqueued_at: row.enqueued_at,
             mark,

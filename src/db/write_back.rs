@@ -38,6 +38,11 @@ const STORE: &str = concat!(
     " SELECT id, version FROM stored"
 );
 
+/// Bytes of vectors in one statement. Batches that wait for a turn are written together, which saves small ones most of
+/// their cost. Of what is over PostgreSQL's `work_mem` (4 MB), it keeps each of its copies in a file: at 1,536
+/// dimensions a row then cost the server 69 µs instead of 61.
+const STATEMENT: usize = 2 << 20;
+
 /// Tasks whose stored vector is that of their text already.
 const UNCHANGED: &str = concat!(
     "WITH made AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS m (id, version)), \
@@ -64,12 +69,22 @@ struct Columns {
 }
 
 /// Stores what was made where the version is still the row's and ends the tasks of these versions. Says of
-/// each, in order, whether it was current.
+/// each, in order, whether it was current. After an error some may be stored; storing them again changes nothing.
 pub(super) async fn finish(
     pooled: &Pooled,
     model: &ModelSpec,
     finished: &[Finished],
 ) -> Result<Vec<bool>, DbError> {
+    let most = (STATEMENT / (model.dimensions * size_of::<f32>())).max(1);
+    let statements = finished.len().div_ceil(most).max(1);
+    let mut current = Vec::with_capacity(finished.len());
+    for part in finished.chunks(finished.len().div_ceil(statements).max(1)) {
+        current.extend(finish_at_once(pooled, model, part).await?);
+    }
+    Ok(current)
+}
+
+async fn finish_at_once(pooled: &Pooled, model: &ModelSpec, finished: &[Finished]) -> Result<Vec<bool>, DbError> {
     let (mut made, mut unchanged) = (Columns::default(), Columns::default());
     for Finished { task, made: outcome, .. } in finished {
         match outcome {

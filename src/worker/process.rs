@@ -15,6 +15,7 @@ use crate::db::cache::Kept;
 use crate::db::embeddings::{Finished, Made};
 use crate::db::loaded::Loaded;
 use crate::db::regenerations::Mark;
+use crate::domain::status::TaskState;
 use crate::domain::task::{EmbedTask, Target};
 use crate::domain::text::content_hash;
 use crate::domain::usage::Usage;
@@ -133,6 +134,10 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
             sorted.stale.push(job);
             continue;
         };
+        if is_outlived(&job.delivery, row) {
+            sorted.stale.push(job);
+            continue;
+        }
         (job.enqueued_at, job.regenerated) = (row.enqueued_at, row.mark.is_some());
         let same_model = row.embedding_model.as_deref() == Some(model);
         if same_model && row.embedded_version == Some(row.content_version) && row.mark.is_none() {
@@ -152,6 +157,19 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
         }
     }
     sorted
+}
+
+/// Whether a message came back although the ledger has gone on without it: with its bundle, or as its worker ended
+/// between what it wrote down and the ack. What is to be tried again is on its way as another message; tried at once and
+/// again then, it would spend its retries twice as fast, and what was given up would be paid for once more. One that a
+/// person moved back from the dead letters counts, whatever the ledger says.
+fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
+    let gone_on = match row.state {
+        Some(TaskState::Dead | TaskState::Pending) => true,
+        Some(TaskState::Retrying) => delivery.message.attempt < row.attempts,
+        Some(TaskState::Published) | None => false,
+    };
+    delivery.redelivered && delivery.death.is_none() && gone_on
 }
 
 /// How long those that are taken up for the first time have waited.

@@ -3,8 +3,8 @@
 //! Each lane has a channel with a prefetch of its own, so that a burst in one never fills the only window and
 //! holds up the others. Every lane's window is the whole prefetch: with a share each, a lane that is alone,
 //! which is the usual case, would be served at a twelfth of what the worker can take. So the server may send
-//! ahead three times what the caller may hold, which is small as a message is an id; the caller's own limit
-//! is kept here.
+//! ahead three times what the caller may hold, and where it comes upon bundles once more than that: small, as a
+//! task is an id and a version. The caller's own limit is kept here.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
 
 /// How long what was sent ahead waits here for the caller, whose lane is closed or who is slow.
-const LONGEST_HOLD: Duration = Duration::from_secs(20 * 60);
+const LONGEST_HOLD: Duration = Duration::from_secs(25 * 60);
 /// How often to look whether it is over.
 const HOLD_LOOK: Duration = Duration::from_secs(30);
 
@@ -137,8 +137,10 @@ impl Inbox {
         for arrival in arrivals {
             match state.ended {
                 None => {
-                    let (lane, prefetch) = (arrival.received.lane as usize, state.prefetch);
-                    state.widths[lane].learn(arrival.parts, prefetch);
+                    let lane = arrival.received.lane as usize;
+                    if arrival.part == 0 {
+                        state.widths[lane].learn(arrival.parts);
+                    }
                     state.lanes[lane].push_back(arrival);
                 }
                 // After the others went back: nobody would take it.

@@ -62,8 +62,9 @@ pub(super) struct Arrival {
     pub received: Received,
     pub lane: Arc<Lane>,
     pub tag: u64,
-    /// How many came in the same message.
+    /// How many came in the same message, and at which place in it this one.
     pub parts: usize,
+    pub part: usize,
     pub at: Instant,
 }
 
@@ -113,8 +114,8 @@ impl Lane {
             let of_message = received(delivery, self.priority, now).parts();
             let parts = of_message.len();
             settled.deliver(tag, parts);
-            let arrival = |received| Arrival { received, lane: self.clone(), tag, parts, at };
-            arrivals.extend(of_message.into_iter().map(arrival));
+            let arrival = |(part, received)| Arrival { received, lane: self.clone(), tag, parts, part, at };
+            arrivals.extend(of_message.into_iter().enumerate().map(arrival));
         }
         drop(settled);
         if let Some(lane) = self.priority {
@@ -134,7 +135,7 @@ pub(super) struct Pump {
     lane: Arc<Lane>,
     inbox: Arc<Inbox>,
     live: Arc<Live>,
-    splitter: Arc<Splitter>,
+    splitter: Option<Arc<Splitter>>,
     queue: String,
     channel: Channel,
     stream: Consumer,
@@ -148,7 +149,7 @@ impl Pump {
         prefetch: usize,
         lane: Arc<Lane>,
         inbox: Arc<Inbox>,
-        splitter: Arc<Splitter>,
+        splitter: Option<Arc<Splitter>>,
     ) -> Result<Self, Unavailable> {
         let channel = live.channel().await?;
         // To RabbitMQ, 0 is unlimited.
@@ -213,8 +214,10 @@ impl Pump {
 
     fn pass_on(&self, deliveries: Vec<Delivery>) {
         let mut arrivals = self.lane.arrived(deliveries);
-        let to_split: Vec<Arrival> = arrivals.extract_if(.., |arrival| self.splitter.splits(arrival)).collect();
-        self.splitter.split(to_split, &self.inbox);
+        if let Some(splitter) = &self.splitter {
+            let bundles = arrivals.extract_if(.., |arrival| arrival.parts > 1);
+            splitter.split(bundles.collect(), &self.inbox);
+        }
         self.inbox.put(arrivals);
     }
 

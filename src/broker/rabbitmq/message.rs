@@ -32,8 +32,6 @@ const DEAD_AT: &str = "mapx-dead-at";
 
 /// RabbitMQ's own account of how a message left its queues.
 const X_DEATH: &str = "x-death";
-/// How often it has delivered a message of a quorum queue in vain.
-const X_DELIVERY_COUNT: &str = "x-delivery-count";
 /// Its reason for a message that left a rung on time.
 const EXPIRED: &str = "expired";
 
@@ -48,16 +46,14 @@ pub(super) struct Received {
     /// When it entered the lane.
     pub entered: DateTime<Utc>,
     pub redelivered: bool,
-    /// How often it came back.
-    pub returns: u32,
     pub death: Option<Death>,
 }
 
 impl Received {
     /// One for each task that the message carries.
     pub fn parts(self) -> Vec<Self> {
-        let Self { message, lane, entered, redelivered, returns, death } = self;
-        let part = |message| Self { message, lane, entered, redelivered, returns, death: death.clone() };
+        let Self { message, lane, entered, redelivered, death } = self;
+        let part = |message| Self { message, lane, entered, redelivered, death: death.clone() };
         unpack(message).into_iter().map(part).collect()
     }
 }
@@ -104,8 +100,7 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
     let Delivery { properties, data: body, redelivered, routing_key, .. } = delivery;
     let none = FieldTable::default();
     let headers = properties.headers().as_ref().unwrap_or(&none);
-    let count = |key: &str| integer(headers, key).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
-    let (attempt, returns) = (count(ATTEMPT), count(X_DELIVERY_COUNT));
+    let attempt = integer(headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
     let property = || DateTime::from_timestamp(i64::try_from((*properties.timestamp())?).ok()?, 0);
     // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
     let published_at = moment(headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
@@ -117,7 +112,6 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
         lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
         entered,
         redelivered,
-        returns,
         death: death(headers, now),
     }
 }

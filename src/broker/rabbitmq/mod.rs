@@ -37,7 +37,7 @@ use connection::Address;
 use consumer::{Inbox, RabbitConsumer};
 use health::{Health, Purpose};
 use link::Link;
-use splitter::{Splitter, Splitting};
+use splitter::Splitter;
 use subscription::Subscription;
 
 /// How long the end waits for the last acks to be sent.
@@ -96,15 +96,14 @@ impl RabbitBroker {
         queues: Vec<(Option<Priority>, &str)>,
         prefetch: usize,
         intake: Intake,
-        splitting: Splitting,
+        splitter: Option<Splitter>,
     ) -> Result<Box<dyn Consumer>, Unavailable> {
         let live = self.consuming.up().await?;
         live.ensure_declared().await?;
         let inbox = Inbox::new(prefetch, intake, queues.iter().map(|(lane, _)| *lane));
         let consumer = RabbitConsumer(inbox.clone());
         let (hands, pumps) = (self.hands.clone(), self.pumps.clone());
-        let splitter = Splitter::new(splitting, self.publishing.clone(), self.topology.clone(), pumps.clone());
-        let mut subscription = Subscription::new(live, queues, hands, inbox, Arc::new(splitter), pumps);
+        let mut subscription = Subscription::new(live, queues, hands, inbox, splitter.map(Arc::new), pumps);
         subscription.open().await?;
         self.pumps.spawn(subscription.keep());
         Ok(Box::new(consumer))
@@ -122,17 +121,18 @@ impl Broker for RabbitBroker {
 
     async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable> {
         let lanes = Priority::ALL.map(|lane| (Some(lane), self.topology.lane_queue(lane)));
-        self.subscribe(lanes.into(), prefetch, intake, Splitting::Poisonous).await
+        self.subscribe(lanes.into(), prefetch, intake, None).await
     }
 
     async fn consume_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
         let notices = vec![(None, self.topology.notice_queue())];
-        self.subscribe(notices, prefetch, Intake::ALL, Splitting::Never).await
+        self.subscribe(notices, prefetch, Intake::ALL, None).await
     }
 
     async fn review_dead_letters(&self, prefetch: usize) -> Result<Box<dyn Consumer>, Unavailable> {
         let dead = vec![(None, self.topology.dead_queue())];
-        self.subscribe(dead, prefetch, Intake::ALL, Splitting::Always).await
+        let splitter = Splitter::new(self.publishing.clone(), self.topology.clone(), self.pumps.clone());
+        self.subscribe(dead, prefetch, Intake::ALL, Some(splitter)).await
     }
 
     async fn depths(&self) -> Result<Depths, Unavailable> {

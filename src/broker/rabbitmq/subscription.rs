@@ -25,7 +25,8 @@ pub(super) struct Subscription {
     queues: Vec<Channel>,
     hands: Arc<Mutex<Hands>>,
     inbox: Arc<Inbox>,
-    splitter: Arc<Splitter>,
+    /// Where no bundle is to be handed out.
+    splitter: Option<Arc<Splitter>>,
     pumps: TaskTracker,
 }
 
@@ -42,7 +43,7 @@ impl Subscription {
         queues: Vec<(Option<Priority>, &str)>,
         hands: Arc<Mutex<Hands>>,
         inbox: Arc<Inbox>,
-        splitter: Arc<Splitter>,
+        splitter: Option<Arc<Splitter>>,
         pumps: TaskTracker,
     ) -> Self {
         let channel = |(lane, queue): (_, &str)| Channel { lane, queue: queue.to_owned(), retired: None };

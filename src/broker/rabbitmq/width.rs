@@ -3,41 +3,41 @@
 //! The server counts messages: sent as many bundles as there may be tasks, a worker would keep from the others what it
 //! can't come to for long.
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Of how many messages the mean is taken, about.
+const REMEMBERED: f64 = 8.0;
+/// How far the mean may be from what is gone by, as each change costs a channel: a bundle among many singles is none.
+const SAME: std::ops::Range<f64> = 0.6..2.0;
+
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Width {
-    parts: usize,
-    /// Messages of one task since the last bundle.
-    singles: usize,
+    /// Tasks in a message.
+    mean: f64,
+    gone_by: usize,
+}
+
+/// One each, until there are others: the first channel on a queue of bundles is sent up to a bundle's worth more than it
+/// should be, once. Taken for bundles, singles would be what a worker starves for.
+impl Default for Width {
+    fn default() -> Self {
+        Self { mean: 1.0, gone_by: 1 }
+    }
 }
 
 impl Width {
-    fn of(parts: usize) -> Self {
-        Self { parts, singles: 0 }
-    }
-
-    /// A bundle counts at once. That there are none any more is seen late: each change costs a channel.
-    pub fn learn(&mut self, parts: usize, prefetch: usize) {
-        if parts > 1 {
-            *self = Self::of(parts.max(self.parts));
-        } else if self.parts > 1 {
-            self.singles += 1;
-            if self.singles >= 2 * prefetch {
-                *self = Self::default();
-            }
+    /// A message with so many tasks has come.
+    pub fn learn(&mut self, parts: usize) {
+        self.mean += (parts as f64 - self.mean) / REMEMBERED;
+        if !SAME.contains(&(self.mean / self.gone_by as f64)) {
+            self.gone_by = (self.mean.round() as usize).max(1);
         }
     }
 
-    /// Messages for so many tasks.
+    /// Messages for so many tasks; of bundles one more, so that one is at hand when another is done with.
     pub fn messages(self, tasks: usize) -> usize {
-        tasks.div_ceil(self.parts)
-    }
-}
-
-/// One each, until a bundle is seen: the first channel on a queue of bundles is sent more than it should be, some ten
-/// calls' worth, once. Taken for bundles, singles would be what a worker starves for.
-impl Default for Width {
-    fn default() -> Self {
-        Self::of(1)
+        match self.gone_by {
+            1 => tasks,
+            parts => tasks.div_ceil(parts) + 1,
+        }
     }
 }
 
@@ -45,34 +45,50 @@ impl Default for Width {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_bundle_counts_at_once_and_singles_only_after_a_while() {
+    /// The messages for 80 tasks after these have come, again and again.
+    fn after(messages: &[usize]) -> Vec<usize> {
         let mut width = Width::default();
-        assert_eq!(width.messages(80), 80);
-        width.learn(8, 80);
-        assert_eq!(width.messages(80), 10);
-        // The last one of a batch, and a retry now and then.
-        width.learn(3, 80);
-        for _ in 0..159 {
-            width.learn(1, 80);
+        let mut seen = Vec::new();
+        for parts in messages.iter().cycle().take(messages.len() * 100) {
+            width.learn(*parts);
+            seen.push(width.messages(80));
         }
-        assert_eq!(width.messages(80), 10);
-        width.learn(1, 80);
-        assert_eq!(width.messages(80), 80);
+        seen
     }
 
     #[test]
-    fn singles_are_counted_from_the_last_bundle() {
-        let mut width = Width::of(8);
-        for parts in std::iter::repeat_n([1, 1, 1, 1, 8], 100).flatten() {
-            width.learn(parts, 4);
-        }
-        assert_eq!(width, Width::of(8));
+    fn singles_are_counted_one_by_one_and_bundles_soon_as_what_they_are() {
+        assert!(after(&[1]).iter().all(|messages| *messages == 80));
+        let bundles = after(&[8]);
+        assert!((11..=15).contains(bundles.last().expect("some")), "{bundles:?}");
+        // The last bundle of a batch is a small one.
+        assert!(after(&[8, 8, 8, 3])[30..].iter().all(|messages| (11..=21).contains(messages)));
     }
 
     #[test]
-    fn there_is_always_one_message() {
-        assert_eq!(Width::of(8).messages(1), 1);
-        assert_eq!(Width::of(100).messages(101), 2);
+    fn where_both_come_it_is_what_they_carry_on_the_whole() {
+        let mut mixed = vec![1; 20];
+        mixed.push(8);
+        let seen = &after(&mixed)[100..];
+        assert!(seen.iter().all(|messages| *messages >= 80 / 3), "{seen:?}");
+    }
+
+    #[test]
+    fn a_change_is_seldom() {
+        let among = |singles: usize| [vec![1; singles], vec![8]].concat();
+        for messages in [vec![8, 8, 8, 3], vec![1], among(1), among(5), among(10), among(20)] {
+            let seen = &after(&messages)[100..];
+            let changes = seen.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert_eq!(changes, 0, "{messages:?}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn one_huge_message_is_forgotten() {
+        let mut width = Width::default();
+        width.learn(10_000);
+        assert_eq!(width.messages(80), 2);
+        (0..100).for_each(|_| width.learn(1));
+        assert_eq!(width.messages(80), 80);
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 pub async fn two_consumers_get_disjoint_deliveries(broker: Arc<dyn Broker>) {
-    publish(&broker, (0..40).map(|n| to_lane(Priority::ALL[n % 3], n)).collect()).await;
+    publish(&broker, (0..240).map(|n| to_lane(Priority::ALL[n / 80], n)).collect()).await;
     let (mut one, mut other) = (consume(&broker, 10).await, consume(&broker, 10).await);
     let (first, second) = tokio::join!(receive_exactly(&mut one, 10), receive_exactly(&mut other, 10));
     let seen: HashSet<_> = ids(&first).into_iter().chain(ids(&second)).collect();
@@ -35,7 +35,9 @@ pub async fn nothing_is_lost_or_doubled_under_load(broker: Arc<dyn Broker>) {
         tasks.spawn(async move {
             let numbers: Vec<_> = (publisher * EACH..(publisher + 1) * EACH).collect();
             for batch in numbers.chunks(50) {
-                publish(&broker, batch.iter().map(|&n| to_lane(Priority::ALL[n % 3], n)).collect()).await;
+                // A relay hands over one lane at a time.
+                let lane = Priority::ALL[batch[0] / 50 % 3];
+                publish(&broker, batch.iter().map(|&n| to_lane(lane, n)).collect()).await;
             }
         });
     }

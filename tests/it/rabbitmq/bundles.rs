@@ -1,6 +1,5 @@
 //! Several tasks in one message: seen from the server, and by workers that die of one of them.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +8,19 @@ use lapin::BasicProperties;
 use lapin::options::BasicRejectOptions;
 use lapin::types::AMQPValue;
 use mapx_embeddings::broker::rabbitmq::RabbitBroker;
-use mapx_embeddings::broker::topology::Topology;
+use mapx_embeddings::broker::topology::{DELIVERY_LIMIT_REASON, Topology};
 use mapx_embeddings::broker::{Broker, Consumer, Delivery, Depths};
 use mapx_embeddings::domain::priority::Priority;
+use mapx_embeddings::domain::task::{EmbedTask, Target};
+use reqwest::Method;
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::{ladder, rabbit, raw, to_lane};
-use crate::support::app::{PATIENCE, eventually};
+use super::connections::close_all;
+use super::{ladder, rabbit, raw, service, to_lane};
+use crate::promises;
+use crate::support::app::{PATIENCE, TestApp, eventually};
+use crate::support::provider::Behaviour;
 use crate::support::rabbit::Vhost;
 
 const BUNDLE: usize = 8;
@@ -47,6 +52,23 @@ async fn receive(consumer: &mut Box<dyn Consumer>, count: usize) -> Vec<Delivery
         deliveries.extend(more.unwrap_or_else(|_| panic!("only {}", deliveries.len())).expect("available"));
     }
     deliveries
+}
+
+/// Takes and acks so many, a few at a time.
+async fn take(consumer: &mut Box<dyn Consumer>, count: usize) {
+    for taken in (0..count).step_by(BUNDLE) {
+        receive(consumer, BUNDLE.min(count - taken)).await.into_iter().for_each(Delivery::ack);
+    }
+}
+
+/// Takes and acks until others hold the rest of so many.
+async fn drain_all_but(held: impl Fn() -> usize, consumer: &mut Box<dyn Consumer>, tasks: usize) -> usize {
+    let (started, mut count) = (Instant::now(), 0);
+    while count + held() < tasks {
+        assert!(started.elapsed() < PATIENCE, "{count} and {} of {tasks}", held());
+        count += drain(consumer).await;
+    }
+    count
 }
 
 /// All that comes until there is nothing for a while, acked.
@@ -86,7 +108,7 @@ async fn many_travel_together_and_few_alone() {
     assert_eq!(headers.inner().get("mapx-tasks"), Some(&AMQPValue::LongLongInt(8)));
     first.reject(BasicRejectOptions { requeue: true }).await.expect("returned");
     publish(&broker, 67..70).await;
-    assert_eq!(broker.depths().await.expect("available").ready, [0, 12, 0]);
+    depths_are(&broker, Depths { ready: [0, 12, 0], ..Depths::default() }).await;
 
     let mut consumer = broker.consume(100).await.expect("subscribed");
     let all = receive(&mut consumer, 70).await;
@@ -131,19 +153,22 @@ async fn a_worker_that_has_seen_a_bundle_is_sent_no_more_than_it_may_hold_tasks(
     // The second time, it has seen so many that come alone that it is sent as many as it may hold tasks.
     for _ in 0..2 {
         publish(&busy, 0..TASKS).await;
-        let others = drain(&mut quick).await;
-        assert!(sent_ahead() > PREFETCH, "{}: it has never seen anything else", sent_ahead());
-        assert_eq!(drain(&mut slow).await + others, TASKS);
+        let others = drain_all_but(sent_ahead, &mut quick, TASKS).await;
+        assert!(sent_ahead() > 4 * PREFETCH, "{}: it has never seen anything else", sent_ahead());
+        take(&mut slow, TASKS - others).await;
 
-        publish(&busy, 0..TASKS).await;
-        let others = drain(&mut quick).await;
-        assert!((1..PREFETCH + BUNDLE).contains(&sent_ahead()), "{}", sent_ahead());
-        assert_eq!(drain(&mut slow).await + others, TASKS);
+        // Once it knows them, what it holds is near to what it may.
+        for known in [false, true] {
+            publish(&busy, 0..TASKS).await;
+            let others = drain_all_but(sent_ahead, &mut quick, TASKS).await;
+            assert!(!known || (1..=2 * PREFETCH).contains(&sent_ahead()), "{}", sent_ahead());
+            take(&mut slow, TASKS - others).await;
+        }
 
         drop(quick);
         for n in (0..400).step_by(40) {
             publish(&busy, n..n + 40).await;
-            assert_eq!(drain(&mut slow).await, 40);
+            take(&mut slow, 40).await;
         }
         quick = busy.consume(PREFETCH).await.expect("subscribed");
     }
@@ -153,26 +178,26 @@ async fn a_worker_that_has_seen_a_bundle_is_sent_no_more_than_it_may_hold_tasks(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_bundle_that_ends_its_workers_only_the_poison_dies() {
+async fn a_bundle_that_always_comes_back_is_told_task_by_task() {
     let vhost = Vhost::new().await;
     let broker = broker(&vhost).await;
     publish(&broker, 0..64).await;
-    let mut done = HashSet::new();
-    let mut consumer = broker.consume(BUNDLE).await.expect("subscribed");
+    let mut consumer = broker.consume(64).await.expect("subscribed");
     let (started, at_the_end) = (Instant::now(), Depths { dead: 1, ..Depths::default() });
     while broker.depths().await.expect("available") != at_the_end {
         assert!(started.elapsed() < PATIENCE, "{:?}", broker.depths().await);
-        let Ok(batch) = timeout(QUIET, consumer.receive(BUNDLE)).await else { continue };
-        let batch = batch.expect("available");
-        // What ends a worker takes along all that is in its hands.
-        if !ids(&batch).contains(&"3") {
-            done.extend(ids(&batch).into_iter().map(str::to_owned));
-            batch.into_iter().for_each(Delivery::ack);
+        let Ok(batch) = timeout(QUIET, consumer.receive(64)).await else { continue };
+        for delivery in batch.expect("available") {
+            if delivery.message.id != "3" {
+                delivery.ack();
+            }
         }
     }
     let mut notices = broker.consume_dead_letters(10).await.expect("subscribed");
-    assert_eq!(ids(&receive(&mut notices, 1).await), ["3"]);
-    assert_eq!(done, numbers(0..64).into_iter().filter(|id| id != "3").collect());
+    let told = receive(&mut notices, 8).await;
+    assert_eq!(ids(&told), numbers(0..8));
+    let reasons = told.iter().map(|notice| notice.death.as_ref().map(|death| death.reason.as_str()));
+    assert!(reasons.into_iter().all(|reason| reason == Some(DELIVERY_LIMIT_REASON)));
     broker.close().await;
 }
 
@@ -201,4 +226,66 @@ async fn a_dead_bundle_is_told_and_removed_task_by_task() {
     let mut review = broker.review_dead_letters(10).await.expect("subscribed");
     assert_eq!(ids(&receive(&mut review, 2).await), ["a", "c"]);
     broker.close().await;
+}
+
+async fn status_of(app: &TestApp, id: i64) -> String {
+    app.embedding(id).await["status"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_not_tried_again_as_its_bundle_comes_back() {
+    const PATH: &str = "/api/recommendations/embedding-queue";
+    /// Within which a worker goes by a pause.
+    const IN_FORCE: Duration = Duration::from_millis(2_500);
+    let vhost = Vhost::new().await;
+    let (provider, app) = service(&vhost, |settings| {
+        promises::one_by_one(settings);
+        settings.queue.retry_delay_ms = 3_600_000;
+    })
+    .await;
+    let raw = raw(&vhost).await;
+    provider.when_contains("flaky", Behaviour::status(500, "not now"));
+    provider.when_contains("poison", Behaviour::status(400, r#"{"error": {"message": "not this one"}}"#));
+    provider.when_contains("slow", Behaviour::Hold);
+    app.post(&format!("{PATH}/pause"), &json!({ "lane": "normal" })).await.data(200);
+    tokio::time::sleep(IN_FORCE).await;
+    let mut tasks = Vec::new();
+    for text in ["flaky", "poison", "slow"] {
+        tasks.push(app.save_text(text).await);
+    }
+    // As one message instead of three.
+    eventually("they wait", async || (raw.ready("mapx.tasks.normal").await == 3).then_some(())).await;
+    raw.purge("mapx.tasks.normal").await;
+    let part = |id: &i64| {
+        let task = EmbedTask { recommendation_id: *id, content_version: 1, target: Target::Current };
+        format!("[\"{task}\",{}]", String::from_utf8_lossy(&task.encode()))
+    };
+    let body = format!("[{}]", tasks.iter().map(part).collect::<Vec<_>>().join(","));
+    raw.publish("mapx.tasks", "normal", body.as_bytes(), BasicProperties::default()).await;
+    app.post(&format!("{PATH}/resume"), &json!({ "lane": "normal" })).await.data(200);
+    let [flaky, poison, slow] = tasks[..] else { panic!("three") };
+    eventually("the third is under way", async || {
+        let others = (status_of(&app, flaky).await, status_of(&app, poison).await);
+        (others == ("retrying".into(), "failed".into()) && provider.running() == 1).then_some(())
+    })
+    .await;
+
+    // The bundle comes again, with what has failed.
+    drop(raw);
+    eventually("its connection is closed", async || (close_all(&vhost).await >= 2).then_some(())).await;
+    provider.release();
+    app.embedding_is(slow, "ready").await;
+    eventually("the bundle has come again and is done with", async || {
+        let path = format!("/queues/{}/mapx.tasks.normal", vhost.name);
+        let (_, queue) = rabbit::api(Method::GET, &path, None).await;
+        (queue["consumers"] == 1 && queue["messages"] == 0).then_some(())
+    })
+    .await;
+    for (id, word, status) in [(flaky, "flaky", "retrying"), (poison, "poison", "failed")] {
+        let asked = provider.inputs().iter().filter(|input| input.contains(word)).count();
+        let state = app.embedding(id).await;
+        assert_eq!((asked, &state["attempts"], &state["status"]), (1, &json!(1), &json!(status)), "{word}");
+    }
+    assert_eq!(super::raw(&vhost).await.ready("mapx.dead").await, 1);
+    app.stop().await;
 }

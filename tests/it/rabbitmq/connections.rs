@@ -23,7 +23,7 @@ async fn connections(vhost: &Vhost) -> Vec<(String, String)> {
     list.iter().map(|c| (text(&c["name"]), text(&c["client_properties"]["connection_name"]))).collect()
 }
 
-async fn close_all(vhost: &Vhost) -> usize {
+pub async fn close_all(vhost: &Vhost) -> usize {
     let all = connections(vhost).await;
     for (name, _) in &all {
         let name = name.replace(' ', "%20").replace('>', "%3E");
