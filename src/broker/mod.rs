@@ -108,7 +108,8 @@ pub trait Broker: Send + Sync + 'static {
     }
 
     /// Subscribes to the lanes. At most `prefetch` deliveries, and at least one, are in the caller's hands at
-    /// once; a broker behind a network may have as many of each lane sent ahead.
+    /// once; a broker behind a network may have as many of each lane sent ahead, or some times as many until it knows
+    /// how many tasks its messages carry.
     async fn consume_from(&self, prefetch: usize, intake: Intake) -> Result<Box<dyn Consumer>, Unavailable>;
 
     /// Subscribes to the notices of dead letters: one for each message that became one, whoever gave it up.
@@ -149,7 +150,8 @@ pub trait Consumer: Send {
     fn set_intake(&mut self, intake: Intake);
 }
 
-/// A message in a worker's hands. Dropped without [`Delivery::ack`], it goes back to its lane.
+/// A message in a worker's hands. Dropped without [`Delivery::ack`], it goes back to its lane, and with it all that came
+/// in the same message to the server, the acked ones too.
 pub struct Delivery {
     pub message: Message,
     pub lane: Priority,

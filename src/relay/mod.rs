@@ -2,7 +2,7 @@
 //!
 //! Three short steps, none of which holds a lock while the broker is asked: claim a batch, publish it
 //! pipelined, end the claim. Publishing twice is harmless; a claim whose process died is taken
-//! over. At most a window of tasks a lane is with the broker; the rest waits in the ledger, in order.
+//! over. At most a window of messages a lane is with the broker; the rest waits in the ledger, in order.
 
 mod deaths;
 mod reconcile;
@@ -296,8 +296,9 @@ fn patience() -> ExponentialBackoff {
     ExponentialBuilder::default().with_max_delay(MAX_BACKOFF).with_jitter().without_max_times().build()
 }
 
-/// Messages of a lane that the broker holds, as far as this process knows. In a process without a worker those
-/// in the others' hands are missing: the window is then too wide by what workers hold, which is little.
+/// What of a lane the broker holds, as far as this process knows: messages, and tasks that are in its own hands. In a
+/// process without a worker those in the others' hands are missing: the window is then too wide by what workers hold,
+/// which is little.
 fn held(depths: &Depths, lane: Priority) -> u64 {
     depths.ready[lane as usize] + depths.unacked[lane as usize]
 }

@@ -113,6 +113,7 @@ mod tests {
     use crate::domain::trace::TraceParent;
 
     const FROM: usize = AT_LEAST * 8;
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn outgoing(n: usize) -> Outgoing {
         let published_at = DateTime::from_timestamp(50, 0).expect("a moment");
@@ -157,15 +158,14 @@ mod tests {
 
     #[test]
     fn only_what_is_alike_goes_together() {
-        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let different: [fn(&mut Outgoing); 5] = [
             |one| one.route = Route::Lane(Priority::High),
             |one| one.route = Route::Dead { lane: Priority::Low, reason: "a reason".into() },
             |one| one.message.attempt = 1,
             |one| one.message.published_at += chrono::Duration::milliseconds(1),
-            |one| one.message.trace = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            |one| one.message.trace = TraceParent::parse(TRACE),
         ];
-        assert!(TraceParent::parse(trace).is_some());
+        assert!(TraceParent::parse(TRACE).is_some());
         for (n, change) in different.into_iter().enumerate() {
             let mut all = many();
             change(&mut all[2]);

@@ -49,7 +49,7 @@ pub(super) async fn publish(link: &Link, topology: &Topology, parcels: &[Parcel]
 }
 
 /// One answer for each parcel, in order.
-async fn answers(link: &Link, topology: &Topology, messages: &[Parcel]) -> Vec<Result<(), PublishError>> {
+async fn answers(link: &Link, topology: &Topology, parcels: &[Parcel]) -> Vec<Result<(), PublishError>> {
     let ready = async {
         let live = link.up().await?;
         let blocked = live.blocked();
@@ -63,10 +63,10 @@ async fn answers(link: &Link, topology: &Topology, messages: &[Parcel]) -> Vec<R
     };
     let (live, blocked, channel) = match ready.await {
         Ok(ready) => ready,
-        Err(Unavailable(reason)) => return unconfirmed(messages.len(), &reason),
+        Err(Unavailable(reason)) => return unconfirmed(parcels.len(), &reason),
     };
     let mut batch =
-        Batch { topology, messages, answers: vec![Answer::Open; messages.len()], returned: HashSet::new() };
+        Batch { topology, parcels, answers: vec![Answer::Open; parcels.len()], returned: HashSet::new() };
     let interrupted = tokio::select! {
         sent = timeout(CONFIRM, batch.send(&channel)) => {
             sent.err().map(|_| format!("no confirm within {} seconds", CONFIRM.as_secs()))
@@ -144,7 +144,7 @@ type Identity = (String, String, String);
 
 struct Batch<'m> {
     topology: &'m Topology,
-    messages: &'m [Parcel],
+    parcels: &'m [Parcel],
     answers: Vec<Answer>,
     /// Of the messages that came back, with the server's words.
     returned: HashSet<(Identity, String)>,
@@ -153,10 +153,10 @@ struct Batch<'m> {
 impl Batch<'_> {
     async fn send(&mut self, channel: &Channel) {
         let now = Utc::now();
-        let written = self.messages.iter().map(|parcel| self.write(channel, parcel, now));
+        let written = self.parcels.iter().map(|parcel| self.write(channel, parcel, now));
         // Each future ends when lapin's own thread has written its frames: awaited one by one, each message costs a
         // turn of that thread and a packet of its own, here and at the server. Polled in order, all are queued first.
-        let mut confirms = Vec::with_capacity(self.messages.len());
+        let mut confirms = Vec::with_capacity(self.parcels.len());
         for (n, written) in begun_in_order(written).await.into_iter().enumerate() {
             match written {
                 Ok(confirm) => confirms.push((n, confirm)),
@@ -211,7 +211,7 @@ impl Batch<'_> {
             self.returned.iter().find(|(identity, _)| same(identity)).map(|(_, text)| text.clone())
         };
         let any = !self.returned.is_empty();
-        let answers = self.messages.iter().zip(&self.answers).map(|(parcel, answer)| match answer {
+        let answers = self.parcels.iter().zip(&self.answers).map(|(parcel, answer)| match answer {
             Answer::Taken => match came_back(parcel).filter(|_| any) {
                 None => Ok(()),
                 Some(text) => Err(PublishError::Refused(format!("no queue takes it ({text})"))),
