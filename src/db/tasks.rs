@@ -123,8 +123,9 @@ pub struct AttemptMade {
 pub struct BrokerDeath {
     pub task: EmbedTask,
     pub reason: String,
-    /// The message's own.
+    /// The message's own, and how many attempts had failed before it.
     pub published_at: DateTime<Utc>,
+    pub attempt: u32,
 }
 
 impl FailedAttempt {
@@ -259,8 +260,8 @@ impl Db {
 
 impl Db {
     /// What the broker gave up by itself becomes dead, where the ledger still believes that very message with
-    /// the broker; a task that was published again since then is left alone. Says of each, in order, whether
-    /// it was so.
+    /// the broker; a task that was published again since then is left alone, and so is one that failed before its
+    /// bundle died and waits for its retry. Says of each, in order, whether it was so.
     pub async fn record_broker_dead(&self, dead: Vec<BrokerDeath>) -> Result<Vec<bool>, DbError> {
         let dead = Arc::new(dead);
         let noted = dead.clone();
@@ -270,11 +271,12 @@ impl Db {
                 let update = "UPDATE embedding_tasks SET state = 'dead', last_error = $4, updated_at = $5, \
                     error_group = $7, discarded_at = NULL, attempts = attempts + 1 \
                     WHERE recommendation_id = $1 AND target = $2 AND content_version = $3 \
-                    AND state IN ('published', 'retrying') AND coalesce(published_at, $6) <= $6 RETURNING attempts";
+                    AND (state = 'published' OR state = 'retrying' AND attempts <= $8) \
+                    AND coalesce(published_at, $6) <= $6 RETURNING attempts";
                 let (mut recorded, mut made, mut told) = (Vec::with_capacity(dead.len()), Vec::new(), Vec::new());
                 for letter in dead.iter() {
                     let now = sql::now();
-                    let values: [Value; 7] = [
+                    let values: [Value; 8] = [
                         letter.task.recommendation_id.into(),
                         letter.task.target.as_str().into(),
                         letter.task.content_version.into(),
@@ -282,6 +284,7 @@ impl Db {
                         now.into(),
                         letter.published_at.into(),
                         error_group(&letter.reason).into(),
+                        i32::try_from(letter.attempt).unwrap_or(i32::MAX).into(),
                     ];
                     let attempt = sql::scalar::<i32>(tx.conn(), update, values).await?;
                     made.extend(attempt.map(|attempt| letter.row(attempt, now)));

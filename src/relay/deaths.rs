@@ -55,5 +55,6 @@ impl Relay {
 fn death(notice: &Delivery) -> Option<BrokerDeath> {
     let task = EmbedTask::decode(&notice.message.body).ok()?;
     let reason = notice.death.as_ref().map_or("unknown", |death| death.reason.as_str()).to_owned();
-    Some(BrokerDeath { task, reason, published_at: notice.message.published_at })
+    let (published_at, attempt) = (notice.message.published_at, notice.message.attempt);
+    Some(BrokerDeath { task, reason, published_at, attempt })
 }

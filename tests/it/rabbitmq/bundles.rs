@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::options::BasicRejectOptions;
 use lapin::types::AMQPValue;
 use mapx_embeddings::broker::rabbitmq::RabbitBroker;
-use mapx_embeddings::broker::topology::{DELIVERY_LIMIT_REASON, Topology};
+use mapx_embeddings::broker::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON, Topology};
 use mapx_embeddings::broker::{Broker, Consumer, Delivery, Depths};
 use mapx_embeddings::domain::priority::Priority;
 use mapx_embeddings::domain::task::{EmbedTask, Target};
@@ -20,8 +20,8 @@ use super::connections::close_all;
 use super::{ladder, rabbit, raw, service, to_lane};
 use crate::promises;
 use crate::support::app::{PATIENCE, TestApp, eventually};
-use crate::support::provider::Behaviour;
-use crate::support::rabbit::Vhost;
+use crate::support::provider::{Behaviour, FakeProvider};
+use crate::support::rabbit::{Raw, Vhost};
 
 const BUNDLE: usize = 8;
 /// How long nothing more must come.
@@ -154,7 +154,7 @@ async fn a_worker_that_has_seen_a_bundle_is_sent_no_more_than_it_may_hold_tasks(
     for _ in 0..2 {
         publish(&busy, 0..TASKS).await;
         let others = drain_all_but(sent_ahead, &mut quick, TASKS).await;
-        assert!(sent_ahead() > 4 * PREFETCH, "{}: it has never seen anything else", sent_ahead());
+        assert!(sent_ahead() > PREFETCH, "{}: it has never seen anything else", sent_ahead());
         take(&mut slow, TASKS - others).await;
 
         // Once it knows them, what it holds is near to what it may.
@@ -228,42 +228,61 @@ async fn a_dead_bundle_is_told_and_removed_task_by_task() {
     broker.close().await;
 }
 
+const PATH: &str = "/api/recommendations/embedding-queue";
+const LANE: &str = "mapx.tasks.normal";
+
 async fn status_of(app: &TestApp, id: i64) -> String {
     app.embedding(id).await["status"].as_str().unwrap_or_default().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_failed_is_not_tried_again_as_its_bundle_comes_back() {
-    const PATH: &str = "/api/recommendations/embedding-queue";
-    /// Within which a worker goes by a pause.
-    const IN_FORCE: Duration = Duration::from_millis(2_500);
-    let vhost = Vhost::new().await;
-    let (provider, app) = service(&vhost, |settings| {
+async fn dead_letters_are(raw: &Raw, count: u32) {
+    eventually("the dead letters are as told", async || (raw.ready("mapx.dead").await == count).then_some(()))
+        .await;
+}
+
+/// One call at a time with one text, and an hour before a retry.
+async fn patient_service(vhost: &Vhost) -> (FakeProvider, TestApp) {
+    service(vhost, |settings| {
         promises::one_by_one(settings);
         settings.queue.retry_delay_ms = 3_600_000;
     })
-    .await;
-    let raw = raw(&vhost).await;
-    provider.when_contains("flaky", Behaviour::status(500, "not now"));
-    provider.when_contains("poison", Behaviour::status(400, r#"{"error": {"message": "not this one"}}"#));
-    provider.when_contains("slow", Behaviour::Hold);
+    .await
+}
+
+/// Has the normal lane left alone by the worker.
+async fn pause(app: &TestApp, raw: &Raw) {
     app.post(&format!("{PATH}/pause"), &json!({ "lane": "normal" })).await.data(200);
-    tokio::time::sleep(IN_FORCE).await;
-    let mut tasks = Vec::new();
-    for text in ["flaky", "poison", "slow"] {
-        tasks.push(app.save_text(text).await);
-    }
-    // As one message instead of three.
-    eventually("they wait", async || (raw.ready("mapx.tasks.normal").await == 3).then_some(())).await;
-    raw.purge("mapx.tasks.normal").await;
+    eventually("nobody takes from it", async || (raw.consumers(LANE).await == 0).then_some(())).await;
+}
+
+/// Puts the tasks of these rows into the lane as one message, in the place of those that are there.
+async fn bundle(raw: &Raw, there: u32, rows: &[i64]) {
+    eventually("they wait", async || (raw.ready(LANE).await == there).then_some(())).await;
+    raw.purge(LANE).await;
     let part = |id: &i64| {
         let task = EmbedTask { recommendation_id: *id, content_version: 1, target: Target::Current };
         format!("[\"{task}\",{}]", String::from_utf8_lossy(&task.encode()))
     };
-    let body = format!("[{}]", tasks.iter().map(part).collect::<Vec<_>>().join(","));
+    let body = format!("[{}]", rows.iter().map(part).collect::<Vec<_>>().join(","));
     raw.publish("mapx.tasks", "normal", body.as_bytes(), BasicProperties::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_not_tried_again_as_its_bundle_comes_back() {
+    let vhost = Vhost::new().await;
+    let (provider, app) = patient_service(&vhost).await;
+    let raw = raw(&vhost).await;
+    provider.when_contains("flaky", Behaviour::status(500, "not now"));
+    provider.when_contains("poison", Behaviour::status(400, r#"{"error": {"message": "not this one"}}"#));
+    provider.when_contains("slow", Behaviour::Hold);
+    pause(&app, &raw).await;
+    let mut rows = Vec::new();
+    for text in ["flaky", "poison", "slow"] {
+        rows.push(app.save_text(text).await);
+    }
+    bundle(&raw, 3, &rows).await;
     app.post(&format!("{PATH}/resume"), &json!({ "lane": "normal" })).await.data(200);
-    let [flaky, poison, slow] = tasks[..] else { panic!("three") };
+    let [flaky, poison, slow] = rows[..] else { panic!("three") };
     eventually("the third is under way", async || {
         let others = (status_of(&app, flaky).await, status_of(&app, poison).await);
         (others == ("retrying".into(), "failed".into()) && provider.running() == 1).then_some(())
@@ -276,9 +295,9 @@ async fn what_failed_is_not_tried_again_as_its_bundle_comes_back() {
     provider.release();
     app.embedding_is(slow, "ready").await;
     eventually("the bundle has come again and is done with", async || {
-        let path = format!("/queues/{}/mapx.tasks.normal", vhost.name);
-        let (_, queue) = rabbit::api(Method::GET, &path, None).await;
-        (queue["consumers"] == 1 && queue["messages"] == 0).then_some(())
+        let (_, queue) = rabbit::api(Method::GET, &format!("/queues/{}/{LANE}", vhost.name), None).await;
+        let again = queue["message_stats"]["redeliver"].as_u64() >= Some(1);
+        (again && queue["consumers"] == 1 && queue["messages"] == 0).then_some(())
     })
     .await;
     for (id, word, status) in [(flaky, "flaky", "retrying"), (poison, "poison", "failed")] {
@@ -287,5 +306,46 @@ async fn what_failed_is_not_tried_again_as_its_bundle_comes_back() {
         assert_eq!((asked, &state["attempts"], &state["status"]), (1, &json!(1), &json!(status)), "{word}");
     }
     assert_eq!(super::raw(&vhost).await.ready("mapx.dead").await, 1);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_that_dies_takes_nobody_along_who_waits_for_a_retry() {
+    let vhost = Vhost::new().await;
+    let (provider, app) = patient_service(&vhost).await;
+    let raw = raw(&vhost).await;
+    provider.when_contains("flaky", Behaviour::status(500, "not now"));
+    let flaky = app.save_text("flaky").await;
+    app.embedding_is(flaky, "retrying").await;
+    pause(&app, &raw).await;
+    let others = [app.save_text("second").await, app.save_text("third").await];
+    bundle(&raw, 2, &[flaky, others[0], others[1]]).await;
+    // As workers would that die of it.
+    for _ in 0..=DELIVERY_LIMIT {
+        let taken = eventually("it is in its lane", async || raw.get(LANE).await).await;
+        taken.reject(BasicRejectOptions { requeue: true }).await.expect("returned");
+    }
+    for id in others {
+        let failed = app.embedding_is(id, "failed").await;
+        assert_eq!(failed["last_error"], json!(DELIVERY_LIMIT_REASON));
+    }
+    let state = app.embedding(flaky).await;
+    assert_eq!((&state["status"], &state["attempts"]), (&json!("retrying"), &json!(1)), "{state}");
+    dead_letters_are(&raw, 1).await;
+
+    // One of its letters goes, the other stays, and that of the third was never one.
+    app.post(&format!("{PATH}/resume"), &json!({ "lane": "normal" })).await.data(200);
+    let replay = json!({ "ids": [others[0]] });
+    assert_eq!(app.post(&format!("{PATH}/dead-letters/replay"), &replay).await.data(200)["count"], 1);
+    app.embedding_is(others[0], "ready").await;
+    eventually("the letters follow", async || {
+        let letter = raw.get("mapx.dead").await?;
+        let alone = String::from_utf8_lossy(&letter.data).contains(&format!("\"recommendation_id\":{}", others[1]));
+        let alone = alone && letter.data.first() == Some(&b'{');
+        letter.reject(BasicRejectOptions { requeue: true }).await.expect("returned");
+        (alone && raw.ready("mapx.dead").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(status_of(&app, flaky).await, "retrying");
     app.stop().await;
 }

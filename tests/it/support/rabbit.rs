@@ -10,7 +10,7 @@ use lapin::options::{
     QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Queue};
 use mapx_embeddings::broker::rabbitmq::RabbitBroker;
 use mapx_embeddings::broker::topology::Topology;
 use mapx_embeddings::broker::{Broker, Consumer, Depths, Durability, InHand, Outgoing, PublishError, Unavailable};
@@ -195,9 +195,18 @@ impl Raw {
 
     /// Messages ready in a queue.
     pub async fn ready(&self, queue: &str) -> u32 {
+        self.look(queue).await.message_count()
+    }
+
+    /// Consumers of a queue.
+    pub async fn consumers(&self, queue: &str) -> u32 {
+        self.look(queue).await.consumer_count()
+    }
+
+    async fn look(&self, queue: &str) -> Queue {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-        declared.expect("the queue is there").message_count()
+        declared.expect("the queue is there")
     }
 
     pub async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
