@@ -6,6 +6,9 @@ use url::Url;
 
 use super::secret::{Secret, ServerUrl};
 
+/// Tasks in one message at most.
+pub const MAX_BUNDLE: u64 = 25;
+
 const EMBEDDED: &str = "embedded";
 const FORM: &str = "must be \"embedded\", amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST";
 

@@ -1,5 +1,6 @@
 //! What no type can express: ranges, and keys that contradict each other.
 
+use super::broker::MAX_BUNDLE;
 use super::embedder::EmbedderSettings;
 use super::live::LiveKey;
 use super::presets::Preset;
@@ -31,7 +32,7 @@ pub(super) fn ranges(settings: &Settings) -> Result<(), SettingsError> {
     within("server.rate_limit_burst", server.rate_limit_burst.into(), 0, 10_000_000)?;
     within("database.read_connections", database.read_connections.into(), 1, 256)?;
     within("broker.window", broker.window, 1, 10_000_000)?;
-    within("broker.bundle", broker.bundle as u64, 1, 25)?;
+    within("broker.bundle", broker.bundle as u64, 1, MAX_BUNDLE)?;
     for key in LiveKey::ALL {
         within(key.stored_as(), key.of(queue) as u64, 1, key.max())?;
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Relay, RelayError};
 use crate::broker::{Consumer, Delivery, Unavailable};
+use crate::config::broker::MAX_BUNDLE;
 use crate::domain::task::EmbedTask;
 
 /// How often to look.
@@ -20,8 +21,10 @@ const STEPS: usize = 40;
 const BATCH: usize = 500;
 /// Dead letters that one subscription holds: AMQP's prefetch has sixteen bits.
 const HELD: usize = 50_000;
-/// After this without another one there are no more.
+/// After this without another one there are no more; and after this, once as many have been seen as there were: one that
+/// carries several tasks is taken apart meanwhile.
 const SILENCE: Duration = Duration::from_secs(2);
+const SHORT_SILENCE: Duration = Duration::from_millis(300);
 
 /// What a round remembers for the next one.
 struct Upkeep {
@@ -96,11 +99,17 @@ impl Relay {
         let (mut held, mut seen, mut removed) = (Vec::new(), 0, 0);
         let mut full = Vec::new();
         let mut consumer = self.broker.review_dead_letters(HELD).await?;
-        while seen < there {
+        loop {
+            // Others may die meanwhile, without an end.
+            let silence = match seen {
+                seen if seen >= there * MAX_BUNDLE => break,
+                seen if seen >= there => SHORT_SILENCE,
+                _ => SILENCE,
+            };
             if held.len() / HELD > full.len() {
                 full.push(std::mem::replace(&mut consumer, self.broker.review_dead_letters(HELD).await?));
             }
-            let letters = match receive(consumer.as_mut()).await? {
+            let letters = match receive(consumer.as_mut(), silence).await? {
                 letters if letters.is_empty() => break,
                 letters => letters,
             };
@@ -146,8 +155,8 @@ impl Relay {
 }
 
 /// What comes next; nothing after a silence.
-async fn receive(consumer: &mut dyn Consumer) -> Result<Vec<Delivery>, Unavailable> {
-    match timeout(SILENCE, consumer.receive(BATCH)).await {
+async fn receive(consumer: &mut dyn Consumer, silence: Duration) -> Result<Vec<Delivery>, Unavailable> {
+    match timeout(silence, consumer.receive(BATCH)).await {
         Ok(letters) => letters,
         Err(_) => Ok(Vec::new()),
     }

@@ -19,6 +19,8 @@ use super::lane::Arrival;
 use super::link::Link;
 use super::publisher::publish;
 
+/// Letters that are handed over at once: so many are confirmed in time, or they would be handed over again.
+const BATCH: usize = 200;
 /// While the server takes nothing, the bundle is kept.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
@@ -39,12 +41,17 @@ impl Splitter {
             return;
         }
         let (this, inbox) = (self.clone(), inbox.clone());
-        self.tasks.spawn(async move { this.hand_over(arrivals, &inbox).await });
+        self.tasks.spawn(async move {
+            tracing::info!(tasks = arrivals.len(), "taking dead letters of several tasks apart");
+            let mut arrivals = arrivals.into_iter().peekable();
+            while arrivals.peek().is_some() {
+                this.hand_over(arrivals.by_ref().take(BATCH).collect(), &inbox).await;
+            }
+        });
     }
 
     /// Until all are handed over or the subscription ends: what is left then comes again with its bundle.
     async fn hand_over(&self, mut left: Vec<Arrival>, inbox: &Inbox) {
-        tracing::info!(tasks = left.len(), "taking dead letters of several tasks apart");
         let patience =
             ExponentialBuilder::default().with_max_delay(LONGEST_DELAY).with_jitter().without_max_times();
         for delay in patience.build() {
