@@ -161,15 +161,23 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
 
 /// Whether a message came back although the ledger has gone on without it: with its bundle, or as its worker ended
 /// between what it wrote down and the ack. What is to be tried again is on its way as another message; tried at once and
-/// again then, it would spend its retries twice as fast, and what was given up would be paid for once more. One that a
-/// person moved back from the dead letters counts, whatever the ledger says.
+/// again then, it would spend its retries twice as fast, and what was given up would be paid for once more. Where the
+/// worker ended before it had sent that message, the reconciler finds a retry lost, and a dead letter is in the ledger
+/// alone. One that a person moved back from the dead letters counts, whatever the ledger says.
 fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
-    let gone_on = match row.state {
-        Some(TaskState::Dead | TaskState::Pending) => true,
-        Some(TaskState::Retrying) => delivery.message.attempt < row.attempts,
-        Some(TaskState::Published) | None => false,
-    };
-    delivery.redelivered && delivery.death.is_none() && gone_on
+    delivery.redelivered
+        && delivery.death.is_none()
+        && has_gone_on(row.state, row.attempts, delivery.message.attempt)
+}
+
+/// Whether the ledger, with this task and so many failed attempts, waits for another message than one of before
+/// `attempt`, or for none.
+fn has_gone_on(task: Option<TaskState>, attempts: u32, attempt: u32) -> bool {
+    match task {
+        None | Some(TaskState::Dead | TaskState::Pending) => true,
+        Some(TaskState::Retrying) => attempt < attempts,
+        Some(TaskState::Published) => false,
+    }
 }
 
 /// How long those that are taken up for the first time have waited.
@@ -289,5 +297,28 @@ impl From<&(Job, Made)> for Finished {
     fn from((job, made): &(Job, Made)) -> Self {
         let Job { task, enqueued_at, regenerated, .. } = *job;
         Self { task, made: made.clone(), enqueued_at, regenerated }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_counts_as_long_as_the_ledger_waits_for_it() {
+        use TaskState::{Dead, Pending, Published, Retrying};
+        for (task, attempts, attempt, expected) in [
+            (Some(Published), 0, 0, false),
+            // Of a claim that was refused, or after an outage: the count goes up with a failure only.
+            (Some(Published), 1, 0, false),
+            (Some(Retrying), 1, 0, true),
+            (Some(Retrying), 1, 1, false),
+            (Some(Pending), 0, 0, true),
+            (Some(Dead), 4, 3, true),
+            // Done, or taken back.
+            (None, 0, 0, true),
+        ] {
+            assert_eq!(has_gone_on(task, attempts, attempt), expected, "{task:?} {attempts} {attempt}");
+        }
     }
 }
