@@ -324,3 +324,41 @@ impl Drop for Held {
         self.inbox.free_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance};
+
+    use super::super::super::Message;
+    use super::super::super::in_hand::Hands;
+    use super::super::message::Received;
+    use super::*;
+
+    const LANE: Priority = Priority::Normal;
+
+    fn arrival(lane: &Arc<Lane>, tag: u64) -> Arrival {
+        let now = Utc::now();
+        let message = Message { id: tag.to_string(), body: Vec::new(), attempt: 0, published_at: now, trace: None };
+        let received = Received { message, lane: LANE, entered: now, redelivered: false, death: None };
+        Arrival { received, lane: lane.clone(), tag, parts: 1, part: 0, at: Instant::now() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_goes_back_before_the_server_gives_the_consumer_up() {
+        let inbox = Inbox::new(1, Intake::ALL, [Some(LANE)].into_iter());
+        let hands: Arc<Mutex<Hands>> = Arc::default();
+        let lane = Lane::new(Some(LANE), hands, CancellationToken::new());
+        let began = Instant::now();
+        inbox.put(vec![arrival(&lane, 1), arrival(&lane, 2)]);
+        let taken = inbox.take(1).expect("available");
+        advance(Duration::from_secs(60)).await;
+        inbox.put(vec![arrival(&lane, 3)]);
+        inbox.held_too_long().await;
+        // RabbitMQ's limit is half an hour.
+        assert!(began.elapsed() < Duration::from_secs(28 * 60), "{:?}", began.elapsed());
+        inbox.give_back_held();
+        // The first is in the caller's hands, and the last has not waited for so long.
+        let left: Vec<u64> = inbox.state().lanes[LANE as usize].iter().map(|arrival| arrival.tag).collect();
+        assert_eq!((taken[0].tag, left), (1, vec![3]));
+    }
+}

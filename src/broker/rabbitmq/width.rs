@@ -15,8 +15,8 @@ pub(super) struct Width {
     gone_by: usize,
 }
 
-/// One each, until there are others: the first channel on a queue of bundles is sent up to a bundle's worth more than it
-/// should be, once. Taken for bundles, singles would be what a worker starves for.
+/// One each, until there are others: a channel that comes upon bundles is sent a bundle for each task that it should be,
+/// until it knows, which is so at each new subscription. Taken for bundles, singles would be what a worker starves for.
 impl Default for Width {
     fn default() -> Self {
         Self { mean: 1.0, gone_by: 1 }
