@@ -84,7 +84,8 @@ impl Relay {
         let there = self.broker.depths().await?.dead;
         let known = async || self.db.count_dead_letters(&Default::default()).await;
         if mark.is_some() || there > known().await? + upkeep.foreign {
-            let kept = if there > 0 { self.sweep(there).await? } else { 0 };
+            // What somebody has in hand is not counted, and a person who looks puts it back in no time.
+            let kept = self.sweep(there.max(1)).await?;
             upkeep.foreign = kept.saturating_sub(known().await?);
         }
         if let Some(mark) = mark {

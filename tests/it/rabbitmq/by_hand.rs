@@ -172,3 +172,28 @@ async fn what_a_worker_gave_up_may_be_moved_back_with_a_fresh_start() {
     app.embedding_is(id, "ready").await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_somebody_looks_at_during_its_replay_is_removed_all_the_same() {
+    let vhost = Vhost::new().await;
+    let (provider, app) = service(&vhost, |_| {}).await;
+    let raw = raw(&vhost).await;
+    provider.when_contains("poison", Behaviour::status(400, r#"{"error": {"message": "not this one"}}"#));
+    let id = app.save_text("poison").await;
+    app.embedding_is(id, "failed").await;
+    let letter = eventually("it is a dead letter", async || raw.get("mapx.dead").await).await;
+    provider.behave();
+    let replay = "/api/recommendations/embedding-queue/dead-letters/replay";
+    app.post(replay, &json!({ "ids": [id] })).await.data(200);
+    app.embedding_is(id, "ready").await;
+    // Whoever has taken one letter counts as a consumer, too.
+    eventually("the letters are looked through", async || (raw.consumers("mapx.dead").await == 2).then_some(()))
+        .await;
+    letter.reject(BasicRejectOptions { requeue: true }).await.expect("returned");
+    eventually("it is removed", async || {
+        let looked = raw.consumers("mapx.dead").await == 0;
+        (looked && raw.ready("mapx.dead").await == 0).then_some(())
+    })
+    .await;
+    app.stop().await;
+}
