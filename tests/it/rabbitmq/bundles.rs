@@ -249,8 +249,9 @@ async fn patient_service(vhost: &Vhost) -> (FakeProvider, TestApp) {
     .await
 }
 
-/// Has the normal lane left alone by the worker.
+/// Has the normal lane left alone by the worker, which has begun to take from it.
 async fn pause(app: &TestApp, raw: &Raw) {
+    eventually("it is taken from", async || (raw.consumers(LANE).await == 1).then_some(())).await;
     app.post(&format!("{PATH}/pause"), &json!({ "lane": "normal" })).await.data(200);
     eventually("nobody takes from it", async || (raw.consumers(LANE).await == 0).then_some(())).await;
 }
