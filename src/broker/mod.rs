@@ -19,6 +19,7 @@ use crate::domain::intake::Intake;
 use crate::domain::priority::Priority;
 use crate::domain::trace::TraceParent;
 pub use in_hand::InHand;
+use topology::SUSPICIOUS_RETURNS;
 
 /// What travels: RabbitMQ's properties and headers, and the body.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,7 +139,8 @@ pub trait Broker: Send + Sync + 'static {
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits until there is something and the prefetch allows it, then takes what is there, at most `max`,
-    /// in weighted rounds over the lanes. Cancelling the future loses nothing.
+    /// in weighted rounds over the lanes. Nothing comes together with what stands behind a suspect, and a broker that
+    /// outlives this process may hand suspects out in any order. Cancelling the future loses nothing.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Unavailable>;
 
     /// From now on at most `prefetch` deliveries, and at least one, are in the caller's hands. What it holds
@@ -155,20 +157,25 @@ pub trait Consumer: Send {
 pub struct Delivery {
     pub message: Message,
     pub lane: Priority,
-    /// True when it has been delivered before.
-    pub redelivered: bool,
+    /// How often it came back unacked.
+    pub returns: u32,
     /// Set on the notice of a dead letter, and on one that a person has moved back to a lane.
     pub death: Option<Death>,
     receipt: Box<dyn Receipt>,
 }
 
 impl Delivery {
-    pub fn new(message: Message, lane: Priority, redelivered: bool, receipt: Box<dyn Receipt>) -> Self {
-        Self { message, lane, redelivered, death: None, receipt }
+    pub fn new(message: Message, lane: Priority, returns: u32, receipt: Box<dyn Receipt>) -> Self {
+        Self { message, lane, returns, death: None, receipt }
     }
 
     pub fn with_death(self, death: Option<Death>) -> Self {
         Self { death, ..self }
+    }
+
+    /// Whether it may be what ended those that had it: then it is worked on alone.
+    pub fn is_suspect(&self) -> bool {
+        self.returns >= SUSPICIOUS_RETURNS
     }
 
     /// Done with it: the broker forgets it. Fire and forget, as a lost ack only means a second delivery.

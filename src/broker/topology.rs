@@ -12,6 +12,10 @@ use crate::domain::priority::Priority;
 /// How often a message may come back unacked; one return more and it is a dead letter.
 pub const DELIVERY_LIMIT: u32 = 20;
 
+/// After so many returns, a message may be what ends the workers that take it. Fewer have other causes: a restart of
+/// the broker, a worker that was stopped.
+pub const SUSPICIOUS_RETURNS: u32 = 3;
+
 /// The reason of such a dead letter, in RabbitMQ's own word.
 pub const DELIVERY_LIMIT_REASON: &str = "delivery_limit";
 

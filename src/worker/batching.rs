@@ -51,6 +51,8 @@ pub(super) struct Batching<'c> {
     pub consumer: &'c mut dyn Consumer,
     pub changes: watch::Receiver<InForce>,
     in_force: InForce,
+    /// What came behind others and is to be worked on alone.
+    suspect: Option<Delivery>,
     calls: Concurrency,
     /// As many others know it as batches are queued.
     queued: Arc<()>,
@@ -67,7 +69,7 @@ impl<'c> Batching<'c> {
         shutdown: CancellationToken,
     ) -> Self {
         let in_force = *changes.borrow();
-        Self { consumer, changes, in_force, calls, queued: Arc::default(), context, shutdown }
+        Self { consumer, changes, in_force, suspect: None, calls, queued: Arc::default(), context, shutdown }
     }
 
     /// Goes by the settings of this moment.
@@ -82,6 +84,9 @@ impl<'c> Batching<'c> {
     /// While all calls run, what comes is gathered for the next one; once that is full it is loaded ahead, or the
     /// provider would wait for the database before each call. Of 100 ms calls by eight that was a fifteenth of the
     /// time.
+    ///
+    /// What came back again and again may be what ends every worker that takes it, by the memory that it needs or by a
+    /// bug. In a batch with others, all would become dead letters for the one: it is a batch of its own.
     pub async fn next(&mut self) -> Result<Option<(Vec<Delivery>, Turn)>, Unavailable> {
         let mut batch = Vec::new();
         let mut last = false;
@@ -89,6 +94,7 @@ impl<'c> Batching<'c> {
             let room = self.in_force.batch_size.saturating_sub(batch.len());
             let open = self.context.gate.closed().is_none();
             let ahead = open && QueueSettings::ahead(self.in_force.max_concurrent) > 0 && !last && room > 0;
+            let ahead = ahead && self.suspect.is_none();
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(None),
@@ -99,7 +105,7 @@ impl<'c> Batching<'c> {
                 more = self.consumer.receive(room), if ahead => {
                     let more = more?;
                     last = more.is_empty();
-                    batch.extend(more);
+                    self.gather(&mut batch, more);
                     let full = batch.len() >= self.in_force.batch_size;
                     if full && Arc::strong_count(&self.queued) <= QueueSettings::ahead(self.in_force.max_concurrent) {
                         let (calls, shutdown) = (self.calls.clone(), self.shutdown.clone());
@@ -109,7 +115,7 @@ impl<'c> Batching<'c> {
                 }
             }
         };
-        if batch.is_empty() {
+        if batch.is_empty() && self.suspect.is_none() {
             if self.context.gate.closed().is_some() {
                 // By a call that ended meanwhile.
                 return Ok(Some((batch, Turn::Now(permit))));
@@ -127,12 +133,21 @@ impl<'c> Batching<'c> {
             if received.is_empty() {
                 return Ok(None);
             }
-            batch = received;
+            self.gather(&mut batch, received);
+        }
+        if batch.is_empty() {
+            return Ok(Some((Vec::from_iter(self.suspect.take()), Turn::Now(permit))));
         }
         if !last {
             self.top_up(&mut batch).await?;
         }
         Ok(Some((batch, Turn::Now(permit))))
+    }
+
+    /// Into the batch, but for a suspect behind the others.
+    fn gather(&mut self, batch: &mut Vec<Delivery>, mut more: Vec<Delivery>) {
+        self.suspect = more.pop_if(|last| last.is_suspect());
+        batch.extend(more);
     }
 
     /// Fills a batch while the database is busy with earlier ones, which it would only slow down. Started at once, in a
@@ -141,7 +156,7 @@ impl<'c> Batching<'c> {
     async fn top_up(&mut self, batch: &mut Vec<Delivery>) -> Result<(), Unavailable> {
         let (longest, look) = TOP_UP;
         let until = Instant::now() + longest;
-        while batch.len() < self.in_force.batch_size && Instant::now() < until {
+        while self.suspect.is_none() && batch.len() < self.in_force.batch_size && Instant::now() < until {
             let quiet = timeout(look, self.context.storing.quiet()).await.is_ok();
             let room = self.in_force.batch_size - batch.len();
             match self.consumer.receive(room).now_or_never() {
@@ -150,7 +165,7 @@ impl<'c> Batching<'c> {
                     if more.is_empty() {
                         break;
                     }
-                    batch.extend(more);
+                    self.gather(batch, more);
                 }
                 None if quiet => break,
                 None => {}

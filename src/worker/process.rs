@@ -165,7 +165,7 @@ fn sort(jobs: Vec<Job>, rows: Vec<Loaded>, model: &str) -> Sorted {
 /// worker ended before it had sent that message, the reconciler finds a retry lost, and a dead letter is in the ledger
 /// alone. One that a person moved back from the dead letters counts, whatever the ledger says.
 fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
-    delivery.redelivered
+    delivery.returns > 0
         && delivery.death.is_none()
         && has_gone_on(row.state, row.attempts, delivery.message.attempt)
 }

@@ -134,7 +134,7 @@ mod tests {
                 trace: None,
             };
             let receipt = Box::new(Noted(content_version, self.0.clone()));
-            Job::new(Delivery::new(message, Priority::High, false, receipt), task)
+            Job::new(Delivery::new(message, Priority::High, 0, receipt), task)
         }
 
         fn returned(&self) -> Vec<i64> {

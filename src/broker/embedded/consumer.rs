@@ -37,9 +37,9 @@ impl EmbeddedConsumer {
     }
 
     fn deliver(&self, queued: Queued) -> Delivery {
-        let (message, lane, redelivered) = (queued.message.clone(), queued.lane, queued.returns > 0);
+        let (message, lane, returns) = (queued.message.clone(), queued.lane, queued.returns);
         let receipt = Held { subscription: self.subscription.clone(), queued: Some(queued) };
-        Delivery::new(message, lane, redelivered, Box::new(receipt))
+        Delivery::new(message, lane, returns, Box::new(receipt))
     }
 }
 

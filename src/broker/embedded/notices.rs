@@ -28,7 +28,7 @@ impl NoticeConsumer {
         let Notice { message, lane, death, told_before } = notice.clone();
         let (broker, held) = (self.broker.clone(), self.held.clone());
         let receipt = Held { broker, shelf: self.shelf, held, notice: Some(notice) };
-        Delivery::new(message, lane, told_before, Box::new(receipt)).with_death(Some(death))
+        Delivery::new(message, lane, u32::from(told_before), Box::new(receipt)).with_death(Some(death))
     }
 }
 

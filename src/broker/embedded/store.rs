@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::super::in_hand::{Hands, InHand};
-use super::super::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON, Topology};
+use super::super::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON, SUSPICIOUS_RETURNS, Topology};
 use super::super::{Death, Depths, Message, Outgoing, Route};
 use super::ladder::Ladder;
 use super::lanes::{Lanes, Queued};
@@ -81,9 +81,18 @@ impl Store {
         }
     }
 
-    /// Hands out what is ready, at most `max`.
+    /// Hands out what is ready, at most `max` and nothing behind a suspect.
     pub fn take(&mut self, max: usize, intake: Intake) -> Vec<Queued> {
-        let taken: Vec<_> = std::iter::from_fn(|| self.lanes.pop(intake)).take(max).collect();
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(queued) = self.lanes.pop(intake)
+        {
+            let is_suspect = queued.returns >= SUSPICIOUS_RETURNS;
+            taken.push(queued);
+            if is_suspect {
+                break;
+            }
+        }
         for queued in &taken {
             self.hands.take(queued.lane, queued.entered);
         }

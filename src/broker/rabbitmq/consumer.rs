@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::lane::{Arrival, Lane};
+use super::suspects::{self, SETTLE};
 use super::width::Width;
 use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
@@ -126,9 +127,10 @@ impl Inbox {
     /// It goes back. Of a closed lane, nobody gets it before that is open again.
     pub fn give_back_held(&self) {
         for lane in &mut self.state().lanes {
-            while let Some(arrival) = lane.pop_front_if(|arrival| arrival.at.elapsed() >= LONGEST_HOLD) {
-                arrival.give_back();
-            }
+            // Not all in front, where chance has decided which are taken.
+            let (held, kept) = lane.drain(..).partition(|arrival| arrival.at.elapsed() >= LONGEST_HOLD);
+            *lane = kept;
+            VecDeque::into_iter(held).for_each(Arrival::give_back);
         }
     }
 
@@ -138,7 +140,9 @@ impl Inbox {
             match state.ended {
                 None => {
                     let lane = arrival.received.lane as usize;
-                    if arrival.part == 0 {
+                    // Channels are not exchanged for those: where a process ends with two channels of a lane, what the
+                    // one returns may be sent through the other once more, which counts as another end.
+                    if arrival.part == 0 && !suspects::is_one(&arrival) {
                         state.widths[lane].learn(arrival.parts);
                     }
                     state.lanes[lane].push_back(arrival);
@@ -178,7 +182,16 @@ impl Inbox {
             return Err(Unavailable(reason.clone()));
         }
         let room = state.prefetch.saturating_sub(state.held).min(max);
-        let taken: Vec<Arrival> = std::iter::from_fn(|| state.next()).take(room).collect();
+        let mut taken = Vec::new();
+        while taken.len() < room
+            && let Some(arrival) = state.next()
+        {
+            let is_suspect = suspects::is_one(&arrival);
+            taken.push(arrival);
+            if is_suspect {
+                break;
+            }
+        }
         state.held += taken.len();
         if state.is_to_turn() {
             self.turned.notify_one();
@@ -243,8 +256,7 @@ impl State {
     }
 
     fn holds_too_long(&self) -> bool {
-        let oldest = self.lanes.iter().filter_map(VecDeque::front);
-        oldest.into_iter().any(|arrival| arrival.at.elapsed() >= LONGEST_HOLD)
+        self.lanes.iter().flatten().any(|arrival| arrival.at.elapsed() >= LONGEST_HOLD)
     }
 
     fn hands_out(&self, lane: Priority) -> bool {
@@ -253,8 +265,14 @@ impl State {
 
     fn next(&mut self) -> Option<Arrival> {
         let Self { lanes, rounds, intake, .. } = self;
-        let lane = rounds.next(|lane: Priority| intake.takes(lane) && !lanes[lane as usize].is_empty())?;
-        lanes[lane as usize].pop_front()
+        let lane = rounds.next(|lane: Priority| intake.takes(lane) && suspects::is_ready(&lanes[lane as usize]))?;
+        suspects::pop(&mut lanes[lane as usize])
+    }
+
+    /// Whether something is there that can't be handed out yet.
+    fn settles(&self) -> bool {
+        let waits = |lane: &VecDeque<Arrival>| !lane.is_empty() && !suspects::is_ready(lane);
+        Priority::ALL.into_iter().any(|lane| self.intake.takes(lane) && waits(&self.lanes[lane as usize]))
     }
 }
 
@@ -273,7 +291,11 @@ impl Consumer for RabbitConsumer {
             if !taken.is_empty() || self.0.is_finished() {
                 return Ok(taken.into_iter().map(|arrival| deliver(arrival, self.0.clone())).collect());
             }
-            news.await;
+            let settles = self.0.state().settles();
+            tokio::select! {
+                () = news => {}
+                () = sleep(SETTLE), if settles => {}
+            }
         }
     }
 
@@ -295,8 +317,7 @@ impl Drop for RabbitConsumer {
 fn deliver(arrival: Arrival, inbox: Arc<Inbox>) -> Delivery {
     let Arrival { received, lane, tag, .. } = arrival;
     let receipt = Held { inbox, lane, tag, entered: received.entered, acked: false };
-    Delivery::new(received.message, received.lane, received.redelivered, Box::new(receipt))
-        .with_death(received.death)
+    Delivery::new(received.message, received.lane, received.returns, Box::new(receipt)).with_death(received.death)
 }
 
 /// Of a channel that is lost, an ack or a return goes nowhere: the server delivers the message again.
@@ -329,19 +350,10 @@ impl Drop for Held {
 mod tests {
     use tokio::time::{Instant, advance};
 
-    use super::super::super::Message;
     use super::super::super::in_hand::Hands;
-    use super::super::message::Received;
     use super::*;
 
     const LANE: Priority = Priority::Normal;
-
-    fn arrival(lane: &Arc<Lane>, tag: u64) -> Arrival {
-        let now = Utc::now();
-        let message = Message { id: tag.to_string(), body: Vec::new(), attempt: 0, published_at: now, trace: None };
-        let received = Received { message, lane: LANE, entered: now, redelivered: false, death: None };
-        Arrival { received, lane: lane.clone(), tag, parts: 1, part: 0, at: Instant::now() }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_takes_goes_back_before_the_server_gives_the_consumer_up() {
@@ -349,10 +361,10 @@ mod tests {
         let hands: Arc<Mutex<Hands>> = Arc::default();
         let lane = Lane::new(Some(LANE), hands, CancellationToken::new());
         let began = Instant::now();
-        inbox.put(vec![arrival(&lane, 1), arrival(&lane, 2)]);
+        inbox.put(vec![Arrival::mock(&lane, 1, 0), Arrival::mock(&lane, 2, 0)]);
         let taken = inbox.take(1).expect("available");
         advance(Duration::from_secs(60)).await;
-        inbox.put(vec![arrival(&lane, 3)]);
+        inbox.put(vec![Arrival::mock(&lane, 3, 0)]);
         inbox.held_too_long().await;
         // RabbitMQ's limit is half an hour.
         assert!(began.elapsed() < Duration::from_secs(28 * 60), "{:?}", began.elapsed());

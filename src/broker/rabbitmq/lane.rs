@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+use super::super::Message;
 use super::super::Unavailable;
 use super::super::in_hand::Hands;
 use super::connection::described;
@@ -76,11 +78,25 @@ impl Arrival {
     pub fn give_back(self) {
         self.lane.give_back(self.tag, self.received.entered);
     }
+
+    /// One that has just come, after so many returns.
+    #[cfg(test)]
+    pub fn mock(lane: &Arc<Lane>, tag: u64, returns: u32) -> Self {
+        let (now, priority) = (Utc::now(), lane.priority.unwrap_or(Priority::Normal));
+        let message = Message { id: tag.to_string(), body: Vec::new(), attempt: 0, published_at: now, trace: None };
+        let received = Received { message, lane: priority, entered: now, returns, death: None };
+        Self { received, lane: lane.clone(), tag, parts: 1, part: 0, at: Instant::now() }
+    }
 }
 
 impl Lane {
     pub fn new(priority: Option<Priority>, hands: Arc<Mutex<Hands>>, retired: CancellationToken) -> Arc<Self> {
         Arc::new(Self { priority, settled: Mutex::default(), changed: Notify::new(), hands, retired })
+    }
+
+    /// Whether its messages are worked on, rather than taken notice of.
+    pub fn is_worked_on(&self) -> bool {
+        self.priority.is_some()
     }
 
     pub fn is_retired(&self) -> bool {

@@ -30,6 +30,9 @@ const TASKS: &str = "mapx-tasks";
 /// When it was given up, in milliseconds since 1970.
 const DEAD_AT: &str = "mapx-dead-at";
 
+/// RabbitMQ's count of a message's returns.
+const RETURNS: &str = "x-delivery-count";
+
 /// RabbitMQ's own account of how a message left its queues.
 const X_DEATH: &str = "x-death";
 /// Its reason for a message that left a rung on time.
@@ -45,15 +48,16 @@ pub(super) struct Received {
     pub lane: Priority,
     /// When it entered the lane.
     pub entered: DateTime<Utc>,
-    pub redelivered: bool,
+    /// How often it came back, as the server counts.
+    pub returns: u32,
     pub death: Option<Death>,
 }
 
 impl Received {
     /// One for each task that the message carries.
     pub fn parts(self) -> Vec<Self> {
-        let Self { message, lane, entered, redelivered, death } = self;
-        let part = |message| Self { message, lane, entered, redelivered, death: death.clone() };
+        let Self { message, lane, entered, returns, death } = self;
+        let part = |message| Self { message, lane, entered, returns, death: death.clone() };
         unpack(message).into_iter().map(part).collect()
     }
 }
@@ -100,7 +104,7 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
     let Delivery { properties, data: body, redelivered, routing_key, .. } = delivery;
     let none = FieldTable::default();
     let headers = properties.headers().as_ref().unwrap_or(&none);
-    let attempt = integer(headers, ATTEMPT).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+    let attempt = count(headers, ATTEMPT);
     let property = || DateTime::from_timestamp(i64::try_from((*properties.timestamp())?).ok()?, 0);
     // Not later than now: a wrong clock or a forged header must not make a lane look served to its end.
     let published_at = moment(headers, PUBLISHED_AT).or_else(property).map_or(now, |at| at.min(now));
@@ -111,7 +115,8 @@ pub(super) fn received(delivery: Delivery, lane: Option<Priority>, now: DateTime
         message: Message { id, body, attempt, published_at, trace },
         lane: lane.or_else(|| routing_key.as_str().parse().ok()).unwrap_or(Priority::Low),
         entered,
-        redelivered,
+        // Of a message that was published with such a header, it says nothing.
+        returns: if redelivered { count(headers, RETURNS).max(1) } else { 0 },
         death: death(headers, now),
     }
 }
@@ -153,6 +158,11 @@ fn integer(table: &FieldTable, key: &str) -> Option<i64> {
         AMQPValue::LongLongInt(n) => Some(n),
         _ => None,
     }
+}
+
+/// None is zero.
+fn count(table: &FieldTable, key: &str) -> u32 {
+    integer(table, key).map_or(0, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX))
 }
 
 fn moment(table: &FieldTable, key: &str) -> Option<DateTime<Utc>> {

@@ -17,6 +17,7 @@ mod publisher;
 mod settled;
 mod splitter;
 mod subscription;
+mod suspects;
 mod width;
 
 use std::sync::{Arc, Mutex, PoisonError};

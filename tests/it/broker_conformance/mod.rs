@@ -53,6 +53,7 @@ macro_rules! conformance_suite {
             returns::a_return_wakes_another_consumer,
             returns::what_a_dropped_consumer_held_comes_back,
             returns::a_held_delivery_outlives_its_consumer,
+            returns::nothing_comes_behind_what_came_back_again_and_again,
             returns::a_message_that_always_comes_back_ends_in_the_dead_letters,
             retries::a_retry_arrives_after_its_delay_in_its_lane,
             retries::a_delay_is_rounded_up_to_a_rung,

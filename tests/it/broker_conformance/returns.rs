@@ -1,6 +1,6 @@
 //! What was delivered and not acked.
 
-use mapx_embeddings::broker::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON};
+use mapx_embeddings::broker::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON, SUSPICIOUS_RETURNS};
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn publish_ids(broker: &Arc<dyn Broker>) {
 }
 
 fn redelivered(deliveries: &[Delivery]) -> Vec<bool> {
-    deliveries.iter().map(|delivery| delivery.redelivered).collect()
+    deliveries.iter().map(|delivery| delivery.returns > 0).collect()
 }
 
 pub async fn dropped_deliveries_come_back_in_order(broker: Arc<dyn Broker>) {
@@ -69,12 +69,32 @@ pub async fn a_held_delivery_outlives_its_consumer(broker: Arc<dyn Broker>) {
     settles_at(&broker, Depths::default()).await;
 }
 
+pub async fn nothing_comes_behind_what_came_back_again_and_again(broker: Arc<dyn Broker>) {
+    publish_ids(&broker).await;
+    let mut consumer = consume(&broker, 3).await;
+    for _ in 0..SUSPICIOUS_RETURNS {
+        drop(receive_exactly(&mut consumer, 3).await);
+    }
+    let mut suspects = Vec::new();
+    for _ in 0..3 {
+        let alone = receive(&mut consumer, 3).await;
+        assert!(alone.len() == 1 && alone[0].is_suspect(), "{:?}", ids(&alone));
+        suspects.extend(alone);
+    }
+    let mut which = ids(&suspects);
+    which.sort_unstable();
+    assert_eq!(which, IDS[..3]);
+    ack_all(suspects);
+    let rest = receive_exactly(&mut consumer, 2).await;
+    assert_eq!(ids(&rest), IDS[3..]);
+}
+
 pub async fn a_message_that_always_comes_back_ends_in_the_dead_letters(broker: Arc<dyn Broker>) {
     publish(&broker, vec![to_lane(Priority::High, "killer")]).await;
     let mut consumer = consume(&broker, 1).await;
     for returns in 0..=DELIVERY_LIMIT {
         let held = receive(&mut consumer, 1).await;
-        assert_eq!(held[0].redelivered, returns > 0);
+        assert_eq!(held[0].returns, returns);
         drop(held);
     }
     settles_at(&broker, Depths { dead: 1, ..Depths::default() }).await;

@@ -71,7 +71,7 @@ impl Model {
         assert_eq!(message.place, Place::Ready, "{id} was delivered");
         assert_eq!(delivery.lane, message.lane, "{id} changed lanes");
         assert_eq!(delivery.message.attempt, message.attempt);
-        assert_eq!(delivery.redelivered, message.returns > 0, "{id}");
+        assert_eq!(delivery.returns, message.returns, "{id}");
         let first = self.messages.values().filter(|m| m.lane == message.lane && m.place == Place::Ready);
         assert_eq!(first.map(|m| m.arrival).min(), Some(message.arrival), "{id} overtook another");
         self.move_to(id, Place::Held(consumer));

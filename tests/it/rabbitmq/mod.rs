@@ -9,6 +9,7 @@ mod queues;
 mod reconciler;
 mod refusals;
 mod roles;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

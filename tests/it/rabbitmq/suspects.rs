@@ -1,0 +1,83 @@
+//! A text that ends every worker that takes it, by the memory it needs or a bug, among others.
+
+use mapx_embeddings::broker::topology::{DELIVERY_LIMIT, DELIVERY_LIMIT_REASON};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use super::raw;
+use crate::promises::DIMENSIONS;
+use crate::support::app::{eventually, install_cryptography, user};
+use crate::support::data::{self, TestData};
+use crate::support::process::Process;
+use crate::support::provider::{Behaviour, FakeProvider};
+use crate::support::rabbit::Vhost;
+
+const PATH: &str = "/api/recommendations/embedding-queue";
+const ROWS: usize = 120;
+/// More than share a message or a call stand behind it.
+const DEADLY: usize = 40;
+
+async fn get(url: String) -> Value {
+    let answer = Client::new().get(url).send().await.expect("an answer");
+    let body: Value = serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON");
+    body["data"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_ends_every_worker_is_given_up_alone() {
+    install_cryptography();
+    let vhost = Vhost::new().await;
+    let data = TestData::postgres_on(&data::server("MAPX_TEST_POSTGRES_URL")).await;
+    let provider = FakeProvider::start(DIMENSIONS).await;
+    provider.when_contains("deadly", Behaviour::Hold);
+    let env = [
+        ("MAPX__DATABASE__URL", data.url()),
+        ("MAPX__BROKER__URL", vhost.url()),
+        ("MAPX__EMBEDDER__PROVIDER", "openai".into()),
+        ("MAPX__EMBEDDER__BASE_URL", provider.base_url()),
+        ("MAPX__EMBEDDER__MODEL", "fake-model".into()),
+        ("MAPX__EMBEDDER__DIMENSIONS", DIMENSIONS.to_string()),
+        ("MAPX__QUEUE__MAX_CONCURRENT", "1".into()),
+        ("MAPX__QUEUE__MAX_CONCURRENT_LIMIT", "0".into()),
+        ("MAPX__QUEUE__BATCH_SIZE", "250".into()),
+    ];
+    let serve = Process::start("serve", &env).await;
+    let line = |n: usize| {
+        let text = if n == DEADLY { "deadly".to_owned() } else { format!("text {n}") };
+        json!({ "user_id": user(1), "description": text }).to_string()
+    };
+    let lines = (0..ROWS).map(line).collect::<Vec<_>>().join("\n");
+    let import = format!("{}/api/recommendations/import", serve.base());
+    assert_eq!(Client::new().post(import).body(lines).send().await.expect("an answer").status(), 200);
+    let raw = raw(&vhost).await;
+    // Bundles, so that it has company in its message, too.
+    let bundles = async || (raw.ready("mapx.tasks.low").await == ROWS.div_ceil(8) as u32).then_some(());
+    eventually("all are with the broker", bundles).await;
+
+    let status = async || get(format!("{}{PATH}/status", serve.base())).await;
+    let taken = || provider.inputs().iter().filter(|input| input.contains("deadly")).count();
+    let mut ended = 0;
+    while status().await["deadLettered"] == 0 {
+        let worker = Process::start("worker", &env).await;
+        eventually("it has the deadly one in hand, or nobody has", async || {
+            (taken() > ended || status().await["deadLettered"] != 0).then_some(())
+        })
+        .await;
+        worker.kill().await;
+        ended = taken();
+    }
+    // An end may count twice: what one channel of the dead one returns, the server may still send to another of it.
+    let limit = DELIVERY_LIMIT as usize;
+    assert!((limit / 2..=limit + 1).contains(&ended), "{ended} workers have ended");
+    let letters = get(format!("{}{PATH}/dead-letters", serve.base())).await;
+    let told = letters["items"].as_array().expect("a list");
+    let of: Vec<&Value> = told.iter().map(|letter| &letter["excerpt"]).collect();
+    assert_eq!(told.len(), 1, "{of:?}");
+    assert_eq!(told[0]["error"], DELIVERY_LIMIT_REASON, "{}", told[0]);
+
+    let _worker = Process::start("worker", &env).await;
+    eventually("all others are embedded", async || (status().await["embedded"] == json!(ROWS - 1)).then_some(()))
+        .await;
+    assert_eq!(status().await["deadLettered"], 1);
+    assert_eq!(taken(), ended, "it is left alone");
+}
