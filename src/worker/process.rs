@@ -171,12 +171,13 @@ fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
 }
 
 /// Whether the ledger, with this task and so many failed attempts, waits for another message than one of before
-/// `attempt`, or for none.
+/// `attempt`, or for none. A pending task waits for any: it may be that the relay has yet to write down that it has handed
+/// over this very message.
 fn has_gone_on(task: Option<TaskState>, attempts: u32, attempt: u32) -> bool {
     match task {
-        None | Some(TaskState::Dead | TaskState::Pending) => true,
+        None | Some(TaskState::Dead) => true,
         Some(TaskState::Retrying) => attempt < attempts,
-        Some(TaskState::Published) => false,
+        Some(TaskState::Pending | TaskState::Published) => false,
     }
 }
 
@@ -313,7 +314,7 @@ mod tests {
             (Some(Published), 1, 0, false),
             (Some(Retrying), 1, 0, true),
             (Some(Retrying), 1, 1, false),
-            (Some(Pending), 0, 0, true),
+            (Some(Pending), 0, 0, false),
             (Some(Dead), 4, 3, true),
             // Done, or taken back.
             (None, 0, 0, true),
