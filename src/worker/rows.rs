@@ -3,6 +3,9 @@
 //! An edit during a call brings a second task for its row. Started at once, it would be paid for although the
 //! next edit may be on its way, and a copy that was published twice would be paid for twice. It is set aside
 //! until the row is free and then goes back to its lane: of ten quick edits, the last.
+//!
+//! What came back is set aside, too, whatever its version: perhaps from the very batch that has the row, which has panicked
+//! and is about to let go of it, or whose connection is lost and with it its acks.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -47,7 +50,7 @@ impl Rows {
                     taken.keys.push(key(&job));
                     free.push(job);
                 }
-                Entry::Occupied(mut row) if version > row.get().newest() => {
+                Entry::Occupied(mut row) if row.get().is_outdone_by(&job) => {
                     stale.extend(row.get_mut().next.replace(job))
                 }
                 Entry::Occupied(_) => stale.push(job),
@@ -62,6 +65,11 @@ impl Rows {
 }
 
 impl InHand {
+    fn is_outdone_by(&self, job: &Job) -> bool {
+        let (version, newest) = (job.task.content_version, self.newest());
+        version > newest || version == newest && job.delivery.returns > 0
+    }
+
     fn newest(&self) -> i64 {
         self.next.as_ref().map_or(self.version, |job| job.task.content_version)
     }
@@ -125,6 +133,10 @@ mod tests {
 
     impl Lane {
         fn job(&self, recommendation_id: i64, content_version: i64) -> Job {
+            self.after(0, recommendation_id, content_version)
+        }
+
+        fn after(&self, returns: u32, recommendation_id: i64, content_version: i64) -> Job {
             let task = EmbedTask { recommendation_id, content_version, target: Target::Current };
             let message = Message {
                 id: task.to_string(),
@@ -134,7 +146,7 @@ mod tests {
                 trace: None,
             };
             let receipt = Box::new(Noted(content_version, self.0.clone()));
-            Job::new(Delivery::new(message, Priority::High, 0, receipt), task)
+            Job::new(Delivery::new(message, Priority::High, returns, receipt), task)
         }
 
         fn returned(&self) -> Vec<i64> {
@@ -161,6 +173,20 @@ mod tests {
         assert_eq!(lane.returned(), [4]);
         let (_, jobs, _) = rows.take(vec![lane.job(1, 4)]);
         assert_eq!(versions(&jobs), [4]);
+    }
+
+    #[test]
+    fn what_came_back_of_the_version_in_hand_outlives_it() {
+        let (rows, lane) = (Rows::default(), Lane::default());
+        let (first, jobs, _) = rows.take(vec![lane.job(1, 1)]);
+        let (_, none, stale) = rows.take(vec![lane.after(1, 1, 1)]);
+        assert_eq!((versions(&none), versions(&stale)), (vec![], vec![]));
+        // As a panic does it.
+        drop((jobs, first));
+        assert_eq!(lane.returned(), [1, 1]);
+        let (_first, _jobs, _) = rows.take(vec![lane.job(1, 2)]);
+        let (_, _, stale) = rows.take(vec![lane.after(1, 1, 1)]);
+        assert_eq!(versions(&stale), [1]);
     }
 
     #[test]

@@ -171,6 +171,11 @@ impl Embedder for Fragile {
         0.5
     }
 
+    fn tokens(&self, text: &str) -> usize {
+        assert!(!text.contains("no token"), "not a boundary");
+        text.len()
+    }
+
     async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Answer, EmbedError> {
         let one = |text: &String| {
             assert!(!text.contains("bug"), "index out of bounds");
@@ -194,6 +199,27 @@ async fn a_text_that_makes_the_embedder_panic_fails_alone() {
     }
     let later = app.save_text("later").await;
     app.embedding_is(later, "ready").await;
+    app.stop().await;
+}
+
+/// A panic that nobody expects takes the whole batch down, and there is nothing that could name the guilty one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_at_which_every_batch_panics_is_given_up_alone() {
+    let app = TestApp::with_embedder(Arc::new(Fragile), |settings| settings.queue.max_concurrent = 1).await;
+    let line = |text: &str| json!({ "user_id": user(1), "description": text }).to_string();
+    let lines = ["good one", "good two", "no token", "good four", "good five"].map(line).join("\n");
+    let import = app.request(Method::POST, "/api/recommendations/import").body(lines);
+    assert_eq!(import.send().await.expect("an answer").status(), 200);
+    let queue = eventually("all are embedded or given up", async || {
+        let queue = app.queue().await;
+        let done = queue["embedded"].as_u64()? + queue["deadLettered"].as_u64()?;
+        (done == 5).then_some(queue)
+    })
+    .await;
+    assert_eq!((&queue["embedded"], &queue["deadLettered"]), (&json!(4), &json!(1)));
+    let letters = app.get("/api/recommendations/embedding-queue/dead-letters", None).await;
+    let letter = letters.data(200)["items"][0].clone();
+    assert_eq!((&letter["excerpt"], &letter["error"]), (&json!("no token"), &json!("delivery_limit")));
     app.stop().await;
 }
 
