@@ -171,13 +171,13 @@ fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
 }
 
 /// Whether the ledger, with this task and so many failed attempts, waits for another message than one of before
-/// `attempt`, or for none. A pending task waits for any: it may be that the relay has yet to write down that it has handed
-/// over this very message.
+/// `attempt`, or for none. The next message of a pending task may have come already and have been taken for a copy of
+/// this one, as its row is in hand: it counts like one that is on its way.
 fn has_gone_on(task: Option<TaskState>, attempts: u32, attempt: u32) -> bool {
     match task {
         None | Some(TaskState::Dead) => true,
-        Some(TaskState::Retrying) => attempt < attempts,
-        Some(TaskState::Pending | TaskState::Published) => false,
+        Some(TaskState::Retrying | TaskState::Pending) => attempt < attempts,
+        Some(TaskState::Published) => false,
     }
 }
 
@@ -315,6 +315,7 @@ mod tests {
             (Some(Retrying), 1, 0, true),
             (Some(Retrying), 1, 1, false),
             (Some(Pending), 0, 0, false),
+            (Some(Pending), 1, 0, true),
             (Some(Dead), 4, 3, true),
             // Done, or taken back.
             (None, 0, 0, true),

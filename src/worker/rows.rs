@@ -4,7 +4,7 @@
 //! next edit may be on its way, and a copy that was published twice would be paid for twice. It is set aside
 //! until the row is free and then goes back to its lane: of ten quick edits, the last.
 //!
-//! What came back is set aside, too, whatever its version: perhaps from the very batch that has the row, which has panicked
+//! What came back of the version in hand is set aside, too: perhaps from the very batch that has the row, which has panicked
 //! and is about to let go of it, or whose connection is lost and with it its acks.
 
 use std::cmp::Reverse;

@@ -185,11 +185,11 @@ async fn a_letter_that_somebody_looks_at_during_its_replay_is_removed_all_the_sa
     provider.behave();
     let replay = "/api/recommendations/embedding-queue/dead-letters/replay";
     app.post(replay, &json!({ "ids": [id] })).await.data(200);
-    app.embedding_is(id, "ready").await;
     // Whoever has taken one letter counts as a consumer, too.
     eventually("the letters are looked through", async || (raw.consumers("mapx.dead").await == 2).then_some(()))
         .await;
     letter.reject(BasicRejectOptions { requeue: true }).await.expect("returned");
+    app.embedding_is(id, "ready").await;
     eventually("it is removed", async || {
         let looked = raw.consumers("mapx.dead").await == 0;
         (looked && raw.ready("mapx.dead").await == 0).then_some(())
