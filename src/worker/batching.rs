@@ -144,8 +144,14 @@ impl<'c> Batching<'c> {
         Ok(Some((batch, Turn::Now(permit))))
     }
 
+    /// Whether it has something in hand that no call waits for yet.
+    pub fn holds_some(&self) -> bool {
+        self.suspect.is_some()
+    }
+
     /// Into the batch, but for a suspect behind the others.
     fn gather(&mut self, batch: &mut Vec<Delivery>, mut more: Vec<Delivery>) {
+        debug_assert!(self.suspect.is_none());
         self.suspect = more.pop_if(|last| last.is_suspect());
         batch.extend(more);
     }

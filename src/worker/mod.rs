@@ -238,8 +238,15 @@ impl Worker {
         let mut batching = Batching::new(consumer, changes, at_once, self.context.clone(), shutdown.clone());
         loop {
             batching.obey();
+            // It doesn't keep until then what it has taken already.
+            let waits = !batching.holds_some();
+            let open = async {
+                if waits {
+                    self.context.gate.open().await;
+                }
+            };
             tokio::select! {
-                opened = timeout(LONGEST_HOLD, self.context.gate.open()) => if opened.is_err() {
+                opened = timeout(LONGEST_HOLD, open) => if opened.is_err() {
                     // What was sent ahead goes back until calls may be made.
                     return Ok(());
                 },

@@ -14,12 +14,12 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Consumer, Delivery, Receipt, Unavailable};
 use super::lane::{Arrival, Lane};
-use super::suspects::{self, SETTLE};
+use super::suspects::{self, SETTLE, Suspects};
 use super::width::Width;
 use crate::domain::intake::Intake;
 use crate::domain::priority::{Priority, Rounds};
@@ -52,6 +52,10 @@ struct State {
     /// Channels that may still bring something.
     delivering: usize,
     lanes: [VecDeque<Arrival>; 3],
+    /// In none of the lanes.
+    suspects: Suspects,
+    /// Whether one of them was the last to be taken: it is the others' turn.
+    suspect_taken: bool,
     rounds: Rounds,
     /// Deliveries in the caller's hands.
     held: usize,
@@ -126,12 +130,13 @@ impl Inbox {
 
     /// It goes back. Of a closed lane, nobody gets it before that is open again.
     pub fn give_back_held(&self) {
-        for lane in &mut self.state().lanes {
-            // Not all in front, where chance has decided which are taken.
-            let (held, kept) = lane.drain(..).partition(|arrival| arrival.at.elapsed() >= LONGEST_HOLD);
-            *lane = kept;
-            VecDeque::into_iter(held).for_each(Arrival::give_back);
+        let mut state = self.state();
+        for lane in &mut state.lanes {
+            while let Some(arrival) = lane.pop_front_if(|arrival| is_held_too_long(arrival)) {
+                arrival.give_back();
+            }
         }
+        state.suspects.remove(is_held_too_long).for_each(Arrival::give_back);
     }
 
     pub fn put(&self, arrivals: Vec<Arrival>) {
@@ -140,9 +145,13 @@ impl Inbox {
             match state.ended {
                 None => {
                     let lane = arrival.received.lane as usize;
-                    // Channels are not exchanged for those: where a process ends with two channels of a lane, what the
-                    // one returns may be sent through the other once more, which counts as another end.
-                    if arrival.part == 0 && !suspects::is_one(&arrival) {
+                    if suspects::is_one(&arrival) {
+                        // Channels are not exchanged for their width: where a process ends with two channels of a
+                        // lane, what the one returns may be sent through the other, which counts as another end.
+                        state.suspects.put(arrival);
+                        continue;
+                    }
+                    if arrival.part == 0 {
                         state.widths[lane].learn(arrival.parts);
                     }
                     state.lanes[lane].push_back(arrival);
@@ -164,9 +173,9 @@ impl Inbox {
         if state.ended.is_none() {
             state.ended = Some(reason.unwrap_or_else(|| "it has been closed".to_owned()));
         }
-        for arrival in state.lanes.iter_mut().flat_map(|lane| lane.drain(..)) {
-            arrival.give_back();
-        }
+        let State { lanes, suspects, .. } = &mut *state;
+        lanes.iter_mut().flat_map(|lane| lane.drain(..)).for_each(Arrival::give_back);
+        suspects.remove(|_| true).for_each(Arrival::give_back);
         drop(state);
         self.closed.cancel();
         self.news.notify_one();
@@ -176,33 +185,28 @@ impl Inbox {
         self.closed.cancelled().await;
     }
 
-    fn take(&self, max: usize) -> Result<Vec<Arrival>, Unavailable> {
+    /// What can be handed out; and where that is nothing, whether something that is there will be in a moment.
+    fn take(&self, max: usize) -> Result<(Vec<Arrival>, bool), Unavailable> {
         let mut state = self.state();
         if let Some(reason) = &state.ended {
             return Err(Unavailable(reason.clone()));
         }
         let room = state.prefetch.saturating_sub(state.held).min(max);
-        let mut taken = Vec::new();
-        while taken.len() < room
-            && let Some(arrival) = state.next()
-        {
-            let is_suspect = suspects::is_one(&arrival);
-            taken.push(arrival);
-            if is_suspect {
-                break;
-            }
-        }
-        state.held += taken.len();
+        let now = Instant::now();
+        let arrivals = state.next_ones(room, now);
+        state.held += arrivals.len();
         if state.is_to_turn() {
             self.turned.notify_one();
         }
-        Ok(taken)
+        let settle = arrivals.is_empty() && room > 0 && state.suspects.settle(state.intake, now);
+        Ok((arrivals, settle))
     }
 
     /// Whether nothing more comes, as this was to be the last.
     fn is_finished(&self) -> bool {
         let state = self.state();
-        let left = Priority::ALL.into_iter().any(|lane| state.hands_out(lane));
+        let taken = |lane| state.intake.takes(lane) && state.suspects.has(lane);
+        let left = Priority::ALL.into_iter().any(|lane| state.has_others(lane) || taken(lane));
         state.intake.last && state.delivering == 0 && !left && !state.is_to_turn()
     }
 
@@ -251,29 +255,49 @@ impl State {
 
     /// Whether something of a retired channel is still to be taken.
     fn has_left(&self, lane: Option<Priority>) -> bool {
-        let of_queue = Priority::ALL.into_iter().filter(|one| lane.is_none_or(|lane| lane == *one));
-        of_queue.filter_map(|one| self.lanes[one as usize].front()).any(|first| first.lane.is_retired())
+        let of_queue = |arrival: &&Arrival| lane.is_none_or(|lane| lane == arrival.received.lane);
+        self.oldest().filter(of_queue).any(|arrival| arrival.lane.is_retired())
     }
 
     fn holds_too_long(&self) -> bool {
-        self.lanes.iter().flatten().any(|arrival| arrival.at.elapsed() >= LONGEST_HOLD)
+        self.oldest().any(is_held_too_long)
     }
 
-    fn hands_out(&self, lane: Priority) -> bool {
+    /// Of each lane, and all suspects.
+    fn oldest(&self) -> impl Iterator<Item = &Arrival> {
+        self.lanes.iter().filter_map(VecDeque::front).chain(self.suspects.iter())
+    }
+
+    fn has_others(&self, lane: Priority) -> bool {
         self.intake.takes(lane) && !self.lanes[lane as usize].is_empty()
+    }
+
+    /// At most so many: one suspect alone, or others. In turn where there are both, so that neither waits for the other.
+    fn next_ones(&mut self, room: usize, now: Instant) -> Vec<Arrival> {
+        if room == 0 {
+            return Vec::new();
+        }
+        let others = Priority::ALL.into_iter().any(|lane| self.has_others(lane));
+        let suspect = match self.suspect_taken && others {
+            true => None,
+            false => self.suspects.pop(self.intake, now),
+        };
+        self.suspect_taken = suspect.is_some();
+        match suspect {
+            Some(suspect) => vec![suspect],
+            None => std::iter::from_fn(|| self.next()).take(room).collect(),
+        }
     }
 
     fn next(&mut self) -> Option<Arrival> {
         let Self { lanes, rounds, intake, .. } = self;
-        let lane = rounds.next(|lane: Priority| intake.takes(lane) && suspects::is_ready(&lanes[lane as usize]))?;
-        suspects::pop(&mut lanes[lane as usize])
+        let lane = rounds.next(|lane: Priority| intake.takes(lane) && !lanes[lane as usize].is_empty())?;
+        lanes[lane as usize].pop_front()
     }
+}
 
-    /// Whether something is there that can't be handed out yet.
-    fn settles(&self) -> bool {
-        let waits = |lane: &VecDeque<Arrival>| !lane.is_empty() && !suspects::is_ready(lane);
-        Priority::ALL.into_iter().any(|lane| self.intake.takes(lane) && waits(&self.lanes[lane as usize]))
-    }
+fn is_held_too_long(arrival: &Arrival) -> bool {
+    arrival.at.elapsed() >= LONGEST_HOLD
 }
 
 pub(super) struct RabbitConsumer(pub(super) Arc<Inbox>);
@@ -287,14 +311,13 @@ impl Consumer for RabbitConsumer {
         }
         loop {
             let news = self.0.news.notified();
-            let taken = self.0.take(max)?;
-            if !taken.is_empty() || self.0.is_finished() {
-                return Ok(taken.into_iter().map(|arrival| deliver(arrival, self.0.clone())).collect());
+            let (arrivals, settle) = self.0.take(max)?;
+            if !arrivals.is_empty() || self.0.is_finished() {
+                return Ok(arrivals.into_iter().map(|arrival| deliver(arrival, self.0.clone())).collect());
             }
-            let settles = self.0.state().settles();
             tokio::select! {
                 () = news => {}
-                () = sleep(SETTLE), if settles => {}
+                () = sleep(SETTLE), if settle => {}
             }
         }
     }
@@ -348,7 +371,7 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::super::super::in_hand::Hands;
     use super::*;
@@ -362,7 +385,7 @@ mod tests {
         let lane = Lane::new(Some(LANE), hands, CancellationToken::new());
         let began = Instant::now();
         inbox.put(vec![Arrival::mock(&lane, 1, 0), Arrival::mock(&lane, 2, 0)]);
-        let taken = inbox.take(1).expect("available");
+        let taken = inbox.take(1).expect("available").0;
         advance(Duration::from_secs(60)).await;
         inbox.put(vec![Arrival::mock(&lane, 3, 0)]);
         inbox.held_too_long().await;

@@ -1,36 +1,72 @@
-//! In which order messages are handed out that have come back often.
+//! Messages that have come back often, waiting to be handed out.
 //!
 //! One of them may be what ends every process that takes it, and the end takes along whatever that process holds: it all
-//! comes back together, and in its order. Handed out in that order, what stands behind the guilty one would never have
-//! its turn, and would be a dead letter at the same moment. So which comes next is left to chance, once all that the
-//! server sends ahead are there: half of them, on the average, are done before each end.
+//! comes back together, and in its order. Handed out in that order, what stands behind the guilty one, or in a less urgent
+//! lane, would never have its turn, and would be a dead letter at the same moment. So which comes next is left to chance,
+//! whatever its lane, once all that the server sends ahead are there: half of them, on the average, are done before each
+//! end.
 
-use std::collections::VecDeque;
 use std::time::Duration;
+
+use rand::seq::IteratorRandom;
+use tokio::time::Instant;
 
 use super::super::topology::SUSPICIOUS_RETURNS;
 use super::lane::Arrival;
+use crate::domain::intake::Intake;
+use crate::domain::priority::Priority;
 
 /// How long the first of them waits for the others.
 pub(super) const SETTLE: Duration = Duration::from_millis(200);
-/// Among so many chance decides.
-const SHUFFLED: usize = 1_000;
 
 pub(super) fn is_one(arrival: &Arrival) -> bool {
     // Dead letters come back from everybody who looks at them.
     arrival.lane.is_worked_on() && arrival.received.returns >= SUSPICIOUS_RETURNS
 }
 
-/// Whether something can be handed out.
-pub(super) fn is_ready(lane: &VecDeque<Arrival>) -> bool {
-    lane.front().is_some_and(|first| !is_one(first) || first.at.elapsed() >= SETTLE)
+#[derive(Default)]
+pub(super) struct Suspects {
+    waiting: Vec<Arrival>,
+    /// When the first of them came.
+    since: Option<Instant>,
 }
 
-/// The first one, or any of those that have come back often and stand in front.
-pub(super) fn pop(lane: &mut VecDeque<Arrival>) -> Option<Arrival> {
-    match lane.iter().take(SHUFFLED).take_while(|arrival| is_one(arrival)).count() {
-        0 | 1 => lane.pop_front(),
-        suspects => lane.swap_remove_front(rand::random_range(0..suspects)),
+impl Suspects {
+    pub fn put(&mut self, arrival: Arrival) {
+        if self.waiting.is_empty() {
+            self.since = Some(arrival.at);
+        }
+        self.waiting.push(arrival);
+    }
+
+    /// Any one of these lanes, once they have settled.
+    pub fn pop(&mut self, intake: Intake, now: Instant) -> Option<Arrival> {
+        let waiting = self.waiting.iter().enumerate();
+        let of_lanes = waiting.filter(|(_, arrival)| intake.takes(arrival.received.lane));
+        let (at, _) = of_lanes.choose(&mut rand::rng()).filter(|_| !self.is_settling(now))?;
+        Some(self.waiting.swap_remove(at))
+    }
+
+    /// Whether some wait for nothing but the others.
+    pub fn settle(&self, intake: Intake, now: Instant) -> bool {
+        self.is_settling(now) && Priority::ALL.into_iter().any(|lane| intake.takes(lane) && self.has(lane))
+    }
+
+    fn is_settling(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now < since + SETTLE)
+    }
+
+    pub fn has(&self, lane: Priority) -> bool {
+        self.iter().any(|arrival| arrival.received.lane == lane)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arrival> {
+        self.waiting.iter()
+    }
+
+    /// Those of which this holds, in the order in which they are kept.
+    pub fn remove(&mut self, is_due: impl Fn(&Arrival) -> bool) -> impl Iterator<Item = Arrival> {
+        self.waiting.extract_if(.., move |arrival| is_due(arrival))
     }
 }
 
@@ -38,38 +74,42 @@ pub(super) fn pop(lane: &mut VecDeque<Arrival>) -> Option<Arrival> {
 mod tests {
     use std::collections::HashSet;
 
-    use tokio::time::advance;
     use tokio_util::sync::CancellationToken;
 
     use super::super::lane::Lane;
     use super::*;
-    use crate::domain::priority::Priority;
 
-    fn lane(returns: &[u32]) -> VecDeque<Arrival> {
-        let lane = Lane::new(Some(Priority::Low), Default::default(), CancellationToken::new());
-        (1..).zip(returns).map(|(tag, returns)| Arrival::mock(&lane, tag, *returns)).collect()
+    fn suspects(lanes: &[Priority]) -> Suspects {
+        let mut suspects = Suspects::default();
+        for (tag, lane) in (1..).zip(lanes) {
+            let lane = Lane::new(Some(*lane), Default::default(), CancellationToken::new());
+            suspects.put(Arrival::mock(&lane, tag, SUSPICIOUS_RETURNS));
+        }
+        suspects
     }
 
-    fn order(mut lane: VecDeque<Arrival>) -> Vec<u64> {
-        std::iter::from_fn(|| pop(&mut lane)).map(|arrival| arrival.tag).collect()
+    fn order(mut suspects: Suspects, intake: Intake) -> Vec<u64> {
+        let now = Instant::now() + SETTLE;
+        std::iter::from_fn(|| suspects.pop(intake, now)).map(|arrival| arrival.tag).collect()
     }
 
     #[tokio::test]
-    async fn chance_decides_among_those_in_front_alone() {
-        let often = SUSPICIOUS_RETURNS;
-        assert_eq!(order(lane(&[0, often - 1, often, 0, 1])), [1, 2, 3, 4, 5]);
-        let orders: HashSet<_> = (0..200).map(|_| order(lane(&[often, often, often + 4, 0, often]))).collect();
-        // Each of the six with a probability of 1 - 1e-16.
+    async fn chance_decides_whatever_their_lane() {
+        let lanes = [Priority::High, Priority::Low, Priority::Low];
+        let orders: HashSet<_> = (0..200).map(|_| order(suspects(&lanes), Intake::ALL)).collect();
+        // Each of the six is missing with a probability of 1e-16.
         assert_eq!(orders.len(), 6, "{orders:?}");
-        assert!(orders.iter().all(|order| order[3..] == [4, 5]), "{orders:?}");
+        let no_low = Intake { lanes: Priority::ALL.map(|lane| lane != Priority::Low), last: false };
+        assert_eq!(order(suspects(&lanes), no_low), [1]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_of_them_waits_for_the_others_and_nobody_else_does() {
-        assert!(!is_ready(&lane(&[])) && is_ready(&lane(&[0])));
-        let suspects = lane(&[SUSPICIOUS_RETURNS]);
-        assert!(!is_ready(&suspects));
-        advance(SETTLE).await;
-        assert!(is_ready(&suspects));
+    async fn the_first_waits_for_the_others() {
+        let (mut suspects, now) = (suspects(&[Priority::High]), Instant::now());
+        assert!(suspects.settle(Intake::ALL, now) && suspects.pop(Intake::ALL, now).is_none());
+        let later = now + SETTLE;
+        assert!(!suspects.settle(Intake::ALL, later) && suspects.pop(Intake::ALL, later).is_some());
+        // Of the next one, too.
+        assert!(suspects.pop(Intake::ALL, later).is_none() && !suspects.settle(Intake::ALL, later));
     }
 }

@@ -13,9 +13,9 @@ use crate::support::provider::{Behaviour, FakeProvider};
 use crate::support::rabbit::Vhost;
 
 const PATH: &str = "/api/recommendations/embedding-queue";
-const ROWS: usize = 120;
+const ROWS: usize = 72;
 /// More than share a message or a call stand behind it.
-const DEADLY: usize = 40;
+const DEADLY: usize = 30;
 
 async fn get(url: String) -> Value {
     let answer = Client::new().get(url).send().await.expect("an answer");
@@ -25,6 +25,16 @@ async fn get(url: String) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_ends_every_worker_is_given_up_alone() {
+    is_given_up_alone("low").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_in_a_more_urgent_lane_takes_nobody_along_either() {
+    is_given_up_alone("high").await;
+}
+
+/// Whether the only one is, whose lane is this; the others' is `low`.
+async fn is_given_up_alone(lane: &str) {
     install_cryptography();
     let vhost = Vhost::new().await;
     let data = TestData::postgres_on(&data::server("MAPX_TEST_POSTGRES_URL")).await;
@@ -42,15 +52,15 @@ async fn a_text_that_ends_every_worker_is_given_up_alone() {
         ("MAPX__QUEUE__BATCH_SIZE", "250".into()),
     ];
     let serve = Process::start("serve", &env).await;
-    let line = |n: usize| {
-        let text = if n == DEADLY { "deadly".to_owned() } else { format!("text {n}") };
-        json!({ "user_id": user(1), "description": text }).to_string()
+    let line = |n: usize| match n {
+        DEADLY => json!({ "user_id": user(1), "description": "deadly", "priority": lane }).to_string(),
+        _ => json!({ "user_id": user(1), "description": format!("text {n}"), "priority": "low" }).to_string(),
     };
     let lines = (0..ROWS).map(line).collect::<Vec<_>>().join("\n");
     let import = format!("{}/api/recommendations/import", serve.base());
     assert_eq!(Client::new().post(import).body(lines).send().await.expect("an answer").status(), 200);
     let raw = raw(&vhost).await;
-    // Bundles, so that it has company in its message, too.
+    // Bundles, so that in its lane it has company in its message, too.
     let bundles = async || (raw.ready("mapx.tasks.low").await == ROWS.div_ceil(8) as u32).then_some(());
     eventually("all are with the broker", bundles).await;
 
@@ -73,7 +83,7 @@ async fn a_text_that_ends_every_worker_is_given_up_alone() {
     let told = letters["items"].as_array().expect("a list");
     let of: Vec<&Value> = told.iter().map(|letter| &letter["excerpt"]).collect();
     assert_eq!(told.len(), 1, "{of:?}");
-    assert_eq!(told[0]["error"], DELIVERY_LIMIT_REASON, "{}", told[0]);
+    assert_eq!((&told[0]["error"], &told[0]["lane"]), (&json!(DELIVERY_LIMIT_REASON), &json!(lane)));
 
     let _worker = Process::start("worker", &env).await;
     eventually("all others are embedded", async || (status().await["embedded"] == json!(ROWS - 1)).then_some(()))
