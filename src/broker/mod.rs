@@ -139,8 +139,8 @@ pub trait Broker: Send + Sync + 'static {
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits until there is something and the prefetch allows it, then takes what is there, at most `max`,
-    /// in weighted rounds over the lanes. A suspect comes one at a time, and last; a broker that outlives this
-    /// process may hand suspects out in any order. Cancelling the future loses nothing.
+    /// in weighted rounds over the lanes. At most one suspect comes, behind all others; a broker that outlives
+    /// this process may hand suspects out in any order. Cancelling the future loses nothing.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Unavailable>;
 
     /// From now on at most `prefetch` deliveries, and at least one, are in the caller's hands. What it holds

@@ -238,7 +238,7 @@ impl Worker {
         let mut batching = Batching::new(consumer, changes, at_once, self.context.clone(), shutdown.clone());
         loop {
             batching.obey();
-            // It doesn't keep until then what it has taken already.
+            // What it has taken already, it doesn't keep until then: that goes back to the ledger, and begins anew.
             let waits = !batching.holds_some();
             let open = async {
                 if waits {

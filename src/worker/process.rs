@@ -171,8 +171,8 @@ fn is_outlived(delivery: &Delivery, row: &Loaded) -> bool {
 }
 
 /// Whether the ledger, with this task and so many failed attempts, waits for another message than one of before
-/// `attempt`, or for none. The next message of a pending task may have come already and have been taken for a copy of
-/// this one, as its row is in hand: it counts like one that is on its way.
+/// `attempt`, or for none. A pending task is handed over once more, so one of before its failure is not needed; one of after
+/// it is, as the next may have come already and have been acked for a copy of this one.
 fn has_gone_on(task: Option<TaskState>, attempts: u32, attempt: u32) -> bool {
     match task {
         None | Some(TaskState::Dead) => true,

@@ -167,7 +167,7 @@ impl Inbox {
         self.news.notify_one();
     }
 
-    /// Ends the subscription, for all its lanes: what was not taken goes back, in order.
+    /// Ends the subscription, for all its lanes: what was not taken goes back, and what is no suspect in order.
     pub fn end(&self, reason: Option<String>) {
         let mut state = self.state();
         if state.ended.is_none() {

@@ -27,13 +27,13 @@ pub(super) fn is_one(arrival: &Arrival) -> bool {
 #[derive(Default)]
 pub(super) struct Suspects {
     waiting: Vec<Arrival>,
-    /// When the first of them came.
+    /// When the first of those came that have come together.
     since: Option<Instant>,
 }
 
 impl Suspects {
     pub fn put(&mut self, arrival: Arrival) {
-        if self.waiting.is_empty() {
+        if self.waiting.last().is_none_or(|last| arrival.at >= last.at + SETTLE) {
             self.since = Some(arrival.at);
         }
         self.waiting.push(arrival);
@@ -41,9 +41,12 @@ impl Suspects {
 
     /// Any one of these lanes, once they have settled.
     pub fn pop(&mut self, intake: Intake, now: Instant) -> Option<Arrival> {
+        if self.is_settling(now) {
+            return None;
+        }
         let waiting = self.waiting.iter().enumerate();
         let of_lanes = waiting.filter(|(_, arrival)| intake.takes(arrival.received.lane));
-        let (at, _) = of_lanes.choose(&mut rand::rng()).filter(|_| !self.is_settling(now))?;
+        let (at, _) = of_lanes.choose(&mut rand::rng())?;
         Some(self.waiting.swap_remove(at))
     }
 
@@ -74,6 +77,7 @@ impl Suspects {
 mod tests {
     use std::collections::HashSet;
 
+    use tokio::time::advance;
     use tokio_util::sync::CancellationToken;
 
     use super::super::lane::Lane;
@@ -109,7 +113,19 @@ mod tests {
         assert!(suspects.settle(Intake::ALL, now) && suspects.pop(Intake::ALL, now).is_none());
         let later = now + SETTLE;
         assert!(!suspects.settle(Intake::ALL, later) && suspects.pop(Intake::ALL, later).is_some());
-        // Of the next one, too.
         assert!(suspects.pop(Intake::ALL, later).is_none() && !suspects.settle(Intake::ALL, later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_come_later_wait_for_each_other_too() {
+        let lane = Lane::new(Some(Priority::Low), Default::default(), CancellationToken::new());
+        let mut suspects = suspects(&[Priority::High]);
+        let closed = Intake { lanes: Priority::ALL.map(|lane| lane == Priority::Low), last: false };
+        advance(SETTLE).await;
+        assert!(suspects.pop(closed, Instant::now()).is_none() && !suspects.settle(closed, Instant::now()));
+        suspects.put(Arrival::mock(&lane, 2, SUSPICIOUS_RETURNS));
+        assert!(suspects.pop(closed, Instant::now()).is_none() && suspects.settle(closed, Instant::now()));
+        advance(SETTLE).await;
+        assert_eq!(suspects.pop(closed, Instant::now()).map(|arrival| arrival.tag), Some(2));
     }
 }

@@ -13,9 +13,10 @@ use crate::support::provider::{Behaviour, FakeProvider};
 use crate::support::rabbit::Vhost;
 
 const PATH: &str = "/api/recommendations/embedding-queue";
-const ROWS: usize = 72;
-/// More than share a message or a call stand behind it.
-const DEADLY: usize = 30;
+const BUNDLE: usize = 2;
+const ROWS: usize = 20;
+/// More than share its message stand behind it. Chance spares each of them with all but one in 2^16 or so.
+const DEADLY: usize = 8;
 
 async fn get(url: String) -> Value {
     let answer = Client::new().get(url).send().await.expect("an answer");
@@ -47,6 +48,7 @@ async fn is_given_up_alone(lane: &str) {
         ("MAPX__EMBEDDER__BASE_URL", provider.base_url()),
         ("MAPX__EMBEDDER__MODEL", "fake-model".into()),
         ("MAPX__EMBEDDER__DIMENSIONS", DIMENSIONS.to_string()),
+        ("MAPX__BROKER__BUNDLE", BUNDLE.to_string()),
         ("MAPX__QUEUE__MAX_CONCURRENT", "1".into()),
         ("MAPX__QUEUE__MAX_CONCURRENT_LIMIT", "0".into()),
         ("MAPX__QUEUE__BATCH_SIZE", "250".into()),
@@ -61,7 +63,7 @@ async fn is_given_up_alone(lane: &str) {
     assert_eq!(Client::new().post(import).body(lines).send().await.expect("an answer").status(), 200);
     let raw = raw(&vhost).await;
     // Bundles, so that in its lane it has company in its message, too.
-    let bundles = async || (raw.ready("mapx.tasks.low").await == ROWS.div_ceil(8) as u32).then_some(());
+    let bundles = async || (raw.ready("mapx.tasks.low").await == ROWS.div_ceil(BUNDLE) as u32).then_some(());
     eventually("all are with the broker", bundles).await;
 
     let status = async || get(format!("{}{PATH}/status", serve.base())).await;
