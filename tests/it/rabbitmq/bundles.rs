@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::connections::close_all;
-use super::{ladder, rabbit, raw, service, to_lane};
+use super::{dead_letters_are, ladder, rabbit, raw, service, to_lane};
 use crate::promises;
 use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::provider::{Behaviour, FakeProvider};
@@ -233,11 +233,6 @@ const LANE: &str = "mapx.tasks.normal";
 
 async fn status_of(app: &TestApp, id: i64) -> String {
     app.embedding(id).await["status"].as_str().unwrap_or_default().to_owned()
-}
-
-async fn dead_letters_are(raw: &Raw, count: u32) {
-    eventually("the dead letters are as told", async || (raw.ready("mapx.dead").await == count).then_some(()))
-        .await;
 }
 
 /// One call at a time with one text, and an hour before a retry.

@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use mapx_embeddings::broker::topology::DELIVERY_LIMIT;
 use serde_json::json;
 
-use super::{raw, service, slow_service};
+use super::{dead_letters_are, raw, service, slow_service};
 use crate::promises::{assert_stored, plug};
 use crate::support::app::{TestApp, eventually};
 use crate::support::provider::Behaviour;
@@ -135,16 +135,16 @@ async fn what_the_broker_gives_up_is_recorded_and_may_be_moved_back() {
     }
     let failed = app.embedding_is(id, "failed").await;
     assert_eq!(failed["last_error"], json!("delivery_limit"));
-    assert_eq!(raw.ready("mapx.dead").await, 1);
+    dead_letters_are(&raw, 1).await;
     assert_eq!(app.queue().await["deadLettered"], 1);
     // The reconciler leaves it alone while everything else is done.
     provider.release();
     app.drained().await;
-    assert_eq!(raw.ready("mapx.dead").await, 1);
+    dead_letters_are(&raw, 1).await;
 
     // "Move messages" takes it with all its properties. Its first attempt fails: it has a fresh start.
     provider.next(Behaviour::status(500, "not yet"));
-    let letter = raw.get("mapx.dead").await.expect("the dead letter");
+    let letter = eventually("the dead letter", async || raw.get("mapx.dead").await).await;
     raw.publish("mapx.tasks", "normal", &letter.data, letter.properties.clone()).await;
     letter.ack(BasicAckOptions::default()).await.expect("moved");
     app.embedding_is(id, "ready").await;

@@ -24,7 +24,7 @@ use mapx_embeddings::domain::backoff::Backoff;
 use mapx_embeddings::domain::priority::Priority;
 
 use crate::promises;
-use crate::support::app::{PATIENCE, TestApp};
+use crate::support::app::{PATIENCE, TestApp, eventually};
 use crate::support::provider::FakeProvider;
 use crate::support::rabbit::{self, Raw, Vhost};
 
@@ -48,6 +48,12 @@ async fn service(vhost: &Vhost, change: impl FnOnce(&mut Settings)) -> (FakeProv
         change(settings);
     })
     .await
+}
+
+/// In the end: a relay that finds one before its notice holds it for a moment, to look at it.
+async fn dead_letters_are(raw: &Raw, count: u32) {
+    eventually("the dead letters are as told", async || (raw.ready("mapx.dead").await == count).then_some(()))
+        .await;
 }
 
 /// One call at a time with one text, and a reconciler that looks so often.
